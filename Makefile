@@ -1,0 +1,62 @@
+# Each target works as the only command on a fresh machine with python3 >= 3.10, pip and gcc:
+# it makes .venv, installs what it needs there, and does its job. Stamps make a repeat quick.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# `make test ARGS="-k sort -x"` hands options to pytest.
+ARGS ?=
+
+.DELETE_ON_ERROR:
+.PHONY: help run test soak bench lint clean
+
+help:
+	@echo 'make run     probe a real program: hits with registers, a stack and data'
+	@echo 'make test    the tests, within 8 minutes        (ARGS="-k NAME": options for pytest)'
+	@echo 'make soak    the tests that take long'
+	@echo 'make bench   the measurements, with their baselines'
+	@echo 'make lint    ruff, mypy --strict, import-linter'
+	@echo 'make clean   remove what the others made'
+
+$(VENV)/python.stamp:
+	@PYTHON='$(PYTHON)' sh .ci/make-venv '$(VENV)'
+	@touch $@
+
+# An editable install: a changed source file needs no new install, a changed pyproject.toml does.
+$(VENV)/run.stamp: pyproject.toml $(VENV)/python.stamp
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml $(VENV)/python.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/bench.stamp: pyproject.toml $(VENV)/python.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	@touch $@ $(VENV)/run.stamp
+
+# Programs that the tests probe and compare with. What cannot be had makes tests skip, by name.
+$(VENV)/programs.stamp: .ci/install-programs $(VENV)/python.stamp
+	@sh .ci/install-programs
+	@touch $@
+
+run: $(VENV)/run.stamp
+	@$(BIN)/python examples/watch_sort.py
+
+test: $(VENV)/test.stamp $(VENV)/programs.stamp
+	$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/test.stamp $(VENV)/programs.stamp
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+bench: $(VENV)/bench.stamp $(VENV)/programs.stamp
+	$(BIN)/python -m bench $(ARGS)
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict src tests
+	$(BIN)/lint-imports --no-cache
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -1,0 +1,1 @@
+"""Facts of the architectures that can be probed."""

@@ -1,0 +1,1 @@
+"""The command: one module a command; errors are caught in one place."""

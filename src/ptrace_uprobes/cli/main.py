@@ -1,0 +1,56 @@
+"""Where the command begins, and where every error that a user can meet ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from ptrace_uprobes.cli.diagnostics import error_line, reserve_standard_descriptors
+from ptrace_uprobes.cli.explain import explain
+from ptrace_uprobes.cli.options import parse
+from ptrace_uprobes.cli.record import record
+from ptrace_uprobes.cli.stop_signals import StopRequested, StopSignals
+from ptrace_uprobes.errors import UprobesError
+
+__all__ = ["main"]
+
+_FAILED = 1
+_SIGNALLED = 128
+_SIGINT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the result is the exit status."""
+    reserve_standard_descriptors()
+    status = _run(sys.argv[1:] if arguments is None else arguments)
+    # What a handler printed may still be in Python's own buffer, and its reader gone.
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        error_line(f"cannot write to standard output: {error.strerror}")
+        # The interpreter would try again at its end, and complain in its own way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = status or _FAILED
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        options = parse(arguments)
+        if options is None:
+            return 0
+        with StopSignals(launching=bool(options.command)) as signals:
+            return explain(options, signals) if options.explain else record(options, signals)
+    except UprobesError as error:
+        error_line(str(error))
+        return error.exit_status
+    except StopRequested as stop:
+        return _SIGNALLED + stop.number
+    except KeyboardInterrupt:
+        return _SIGNALLED + _SIGINT
+    except OSError as error:
+        # The system's, not the user's doing, but a line tells more than a traceback: no
+        # descriptors left, no memory.
+        error_line(str(error))
+        return _FAILED

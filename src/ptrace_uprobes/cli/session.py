@@ -1,0 +1,45 @@
+"""What every command starts with: an engine on the program, and a probe for each SPEC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ptrace_uprobes as pu
+from ptrace_uprobes.cli.diagnostics import warning_lines
+from ptrace_uprobes.cli.options import Options
+from ptrace_uprobes.output.format import Format
+from ptrace_uprobes.output.jsonl import JsonLinesFormat
+from ptrace_uprobes.output.text import TextFormat
+
+__all__ = ["FORMATS", "plant", "start_engine"]
+
+FORMATS: dict[str, Callable[[], Format]] = {"text": TextFormat, "jsonl": JsonLinesFormat}
+
+
+def start_engine(options: Options) -> pu.Engine:
+    """Attach to the processes, or launch the command up to its first instruction."""
+    if options.pids:
+        return pu.attach(
+            list(options.pids),
+            follow_forks=options.follow_forks,
+            mechanism=options.mechanism,
+            colocate=options.colocate,
+            on_warning=warning_lines,
+        )
+    return pu.launch(
+        list(options.command),
+        follow_forks=options.follow_forks,
+        mechanism=options.mechanism,
+        colocate=options.colocate,
+        on_warning=warning_lines,
+    )
+
+
+def plant(
+    engine: pu.Engine,
+    options: Options,
+    handler_for: Callable[[str], Callable[[pu.Hit], Any] | None],
+) -> list[pu.Probe]:
+    """A probe for each SPEC; raises the first error."""
+    return [engine.probe(spec, handler=handler_for(spec)) for spec in options.specs]

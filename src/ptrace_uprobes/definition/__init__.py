@@ -1,0 +1,1 @@
+"""The notation in which a user writes a probe."""

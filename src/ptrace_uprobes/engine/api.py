@@ -1,0 +1,368 @@
+"""`Engine`: what users of the library hold."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.definition.spec import parse_spec
+from ptrace_uprobes.engine import attach as taking
+from ptrace_uprobes.engine.detach import detach_all
+from ptrace_uprobes.engine.placed import SpaceRecord
+from ptrace_uprobes.engine.state import EngineState, Options, record_of
+from ptrace_uprobes.engine.tracing_thread import TracingThread
+from ptrace_uprobes.errors import EngineStopped, UprobesError, UsageError
+from ptrace_uprobes.linux.placement import Placement
+from ptrace_uprobes.probe import Handler, Probe
+from ptrace_uprobes.ssol.plan import Mechanism
+from ptrace_uprobes.symbols.resolve import explain_missing, resolve
+
+__all__ = ["Engine", "Result", "SitePlan", "attach", "launch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a run came to."""
+
+    exit_status: int | None
+    """The launched command's own; 128+N if signal N ended it; None if it has not ended."""
+    ended: str
+    """Why the run ended: `exited`, `timeout`, `max_hits`, `interrupted` or `stopped`."""
+    hits: dict[Probe, int]
+    missed: dict[Probe, int]
+    mechanisms: dict[str, int]
+    """How many sites were served by each mechanism."""
+    not_found: dict[Probe, UprobesError]
+    """Probes that never had a place, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SitePlan:
+    """How one place of a probe is served."""
+
+    probe: Probe
+    address: VirtAddr
+    code: bytes
+    instruction: str
+    mechanism: str
+    reason: str | None
+    slot: VirtAddr | None
+    label: str
+    module: str
+
+
+def _warn_on_stderr(text: str) -> None:
+    print(f"ptrace-uprobes: warning: {text}", file=sys.stderr, flush=True)
+
+
+def _options(follow_forks: bool, mechanism: str, colocate: str) -> Options:
+    if mechanism not in ("auto", "emulate", "boost", "step"):
+        raise UsageError(f"unknown mechanism {mechanism!r}: one of auto, emulate, boost, step")
+    if colocate not in ("auto", "on", "off"):
+        raise UsageError(f"unknown colocate {colocate!r}: one of auto, on, off")
+    preferred = None if mechanism == "auto" else Mechanism(mechanism)
+    return Options(follow_forks, preferred, colocate == "on")
+
+
+def launch(
+    argv: Sequence[str],
+    *,
+    follow_forks: bool = False,
+    mechanism: str = "auto",
+    colocate: str = "off",
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    on_warning: Callable[[str], None] = _warn_on_stderr,
+) -> Engine:
+    """Start `argv` and hold it before its first instruction, until `Engine.run` or `start`.
+
+    Raises `CommandNotFound`, `CommandNotExecutable`, `NotPermitted`, `UnsupportedTracee`.
+    """
+    engine = Engine(_options(follow_forks, mechanism, colocate), on_warning)
+    engine._launch(list(argv), env, cwd)
+    return engine
+
+
+def attach(
+    pid: int | Iterable[int],
+    *,
+    follow_forks: bool = False,
+    mechanism: str = "auto",
+    colocate: str = "off",
+    on_warning: Callable[[str], None] = _warn_on_stderr,
+) -> Engine:
+    """Trace running processes, all threads of each; they go on running.
+
+    Raises `NoSuchProcess`, `NotPermitted`, `AlreadyTraced`, `UnsupportedTracee`.
+    """
+    engine = Engine(_options(follow_forks, mechanism, colocate), on_warning)
+    engine._attach([pid] if isinstance(pid, int) else list(pid))
+    return engine
+
+
+class Engine:
+    """Processes that are traced and the probes in them. Made by `launch` and `attach`."""
+
+    def __init__(self, options: Options, on_warning: Callable[[str], None]) -> None:
+        self.warnings: list[str] = []
+        """What has been warned of, in order."""
+
+        def warn(text: str) -> None:
+            self.warnings.append(text)
+            on_warning(text)
+
+        self._state = EngineState(options, warn)
+        self._thread = TracingThread(self._state)
+        self._thread.on_limit = lambda: self._let_go("max_hits")
+        self._tracer = self._thread.tracer
+        self._ended = "exited"
+        self._missing: dict[Probe, UprobesError] = {}
+        self._probes: list[Probe] = []
+
+    # -- beginning
+
+    def _attach(self, pids: Sequence[int]) -> None:
+        if not pids:
+            raise UsageError("no process to attach to")
+
+        def begin() -> None:
+            try:
+                for pid in pids:
+                    taking.attach(self._tracer, pid)
+            except BaseException:
+                if self._state.processes:
+                    detach_all(self._tracer)
+                raise
+            self._colocate()
+
+        self._thread.start(begin)
+
+    def _launch(
+        self, argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None
+    ) -> None:
+        def begin() -> None:
+            taking.launch(self._tracer, argv, env, cwd)
+            self._colocate()
+
+        self._thread.start(begin)
+
+    def _colocate(self) -> None:
+        state = self._state
+        if state.options.colocate and state.threads:
+            state.placement = Placement(next(iter(state.threads)))
+            state.placement.take(0)
+            for tid in list(state.threads):
+                state.placement.take(tid)
+
+    # -- probes
+
+    def probe(self, spec: str, handler: Handler | None = None, *, blocking: bool = False) -> Probe:
+        """Add a probe; it counts, and runs `handler(hit)` if there is one.
+
+        Without a handler it is also a decorator. `blocking`: the handler runs on a thread of
+        its own and may sleep; only the thread that hit waits. A place that is not loaded yet
+        is pending. Raises `BadSpec`, `SymbolNotFound`, `BadAddress`, `InstructionRefused`.
+        """
+        probe = Probe(parse_spec(spec), handler, self, blocking=blocking)
+        self._thread.call(lambda: self._add(probe))
+        return probe
+
+    def _add(self, probe: Probe) -> None:
+        state = self._state
+        if not state.processes:
+            raise EngineStopped
+        state.probes.append(probe)
+        try:
+            for space in state.spaces():
+                self._tracer.planter.look_again(space)
+                self._tracer.planter.plant(space, [probe], strict=True)
+            if probe.pending:
+                self._check_pending(probe)
+        except BaseException:
+            probe.removed = True
+            state.probes.remove(probe)
+            self._tracer.planter.refresh_probe(probe)
+            raise
+        self._probes.append(probe)
+        for space in state.spaces():
+            self._tracer.libraries.follow(record_of(space))
+
+    def _check_pending(self, probe: Probe) -> None:
+        """A name that is nowhere now: wait for it, or say that it is unknown."""
+        records = [record_of(space) for space in self._state.spaces()]
+        reasons = []
+        for record in records:
+            reason = self._hopeless(record, probe)
+            if reason is None:
+                return
+            reasons.append(reason)
+        if reasons:
+            raise reasons[0]
+
+    def _hopeless(self, record: SpaceRecord, probe: Probe) -> UprobesError | None:
+        spec = probe.definition
+        if not record.relocated and resolve(spec, record.modules):
+            return None  # an IFUNC whose target is not known yet
+        reason = explain_missing(spec, record.modules)
+        if spec.module is not None:
+            here = any(module.matches(spec.module) for module in record.modules)
+            if here or not self._tracer.libraries.can_load_more(record):
+                return reason
+            if not record.starting:
+                self._state.warn_once(f"{reason}; {spec.text} waits for it to be loaded")
+            return None
+        return None if record.starting else reason
+
+    def set_enabled(self, probe: Probe, enabled: bool) -> None:
+        """For `Probe.enabled`."""
+
+        def act() -> None:
+            if probe.enabled != enabled and not probe.removed:
+                probe.mark_enabled(enabled)
+                self._tracer.planter.refresh_probe(probe)
+
+        self._thread.call(act)
+
+    def set_handler(self, probe: Probe, handler: Handler | None) -> None:
+        """For `Probe` as a decorator."""
+
+        def act() -> None:
+            probe.handler = handler
+            self._tracer.planter.refresh_probe(probe)
+
+        self._thread.call(act)
+
+    def remove_probe(self, probe: Probe) -> None:
+        """For `Probe.remove`."""
+
+        def act() -> None:
+            if not probe.removed:
+                probe.removed = True
+                self._state.probes.remove(probe)
+                self._tracer.planter.refresh_probe(probe)
+
+        self._thread.call(act)
+
+    @property
+    def probes(self) -> list[Probe]:
+        return list(self._probes)
+
+    # -- running
+
+    def start(self) -> None:
+        """Let a launched program go, and return at once."""
+        self._thread.call(self._go)
+
+    def _go(self) -> None:
+        if self._state.frozen:
+            self._tracer.thaw()
+
+    def run(self, timeout: float | None = None, max_hits: int | None = None) -> Result:
+        """Let the program go and wait until it ends, `timeout` seconds have passed,
+        `max_hits` hits were delivered, or `interrupt` is called; then nothing is traced."""
+        if max_hits is not None and max_hits <= 0:
+            raise UsageError("max_hits must be at least 1")
+        if not self._thread.ended:
+            try:
+                self._state.max_hits = max_hits or 0
+                self.start()
+                if not self._thread.wait(timeout):
+                    self._stop("timeout")
+            except EngineStopped:
+                pass
+            except BaseException:
+                self._stop("interrupted")
+                raise
+        return self.result()
+
+    def stop(self) -> Result:
+        """Detach: the program goes on without us."""
+        self._stop("stopped")
+        return self.result()
+
+    def interrupt(self) -> None:
+        """Have `run` detach and return. From any thread, or from a signal handler."""
+        self._thread.post(lambda: self._let_go("interrupted"))
+
+    def _stop(self, why: str) -> None:
+        if self._thread.ended:
+            return
+        try:
+            self._thread.call(lambda: self._let_go(why))
+        except EngineStopped:
+            pass
+        if not self._thread.is_current():
+            self._thread.wait(None)
+
+    def _let_go(self, why: str) -> None:
+        if self._state.current is not None:
+            # A handler has asked: its thread is in the middle of its hit.
+            self._thread.post(lambda: self._let_go(why))
+            return
+        if not self._tracer.done:
+            self._ended = why
+            self._note_missing()
+            detach_all(self._tracer)
+
+    def _note_missing(self) -> None:
+        for space in self._state.spaces():
+            for probe in self._probes:
+                if probe.pending and not probe.removed:
+                    record = record_of(space)
+                    self._missing[probe] = explain_missing(probe.definition, record.modules)
+
+    # -- results
+
+    def result(self) -> Result:
+        """What the run has come to so far."""
+        if self._thread.failure is not None:
+            raise self._thread.failure
+        not_found = {
+            probe: self._missing.get(probe) or self._never_seen(probe)
+            for probe in self._probes
+            if probe.pending and not probe.removed
+        }
+        return Result(
+            exit_status=self._state.exit_status,
+            ended=self._ended,
+            hits={probe: probe.hits for probe in self._probes},
+            missed={probe: probe.missed for probe in self._probes},
+            mechanisms=dict(self._tracer.planter.mechanisms),
+            not_found=not_found,
+        )
+
+    def explain(self) -> list[SitePlan]:
+        """How each place of each probe is served, or why it is not."""
+        rows = self._thread.call(self._tracer.planter.explain)
+        return [
+            SitePlan(
+                probe=row.probe,
+                address=row.address,
+                code=row.plan.code,
+                instruction=row.plan.instruction.text if row.plan.instruction else "(bad)",
+                mechanism=row.plan.mechanism.value,
+                reason=row.reason,
+                slot=row.slot,
+                label=row.label,
+                module=row.module,
+            )
+            for row in rows
+        ]
+
+    @staticmethod
+    def _never_seen(probe: Probe) -> UprobesError:
+        return UprobesError(f"no module that was loaded has {probe.spec}")
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop("stopped")

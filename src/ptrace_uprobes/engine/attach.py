@@ -1,0 +1,167 @@
+"""Taking hold of processes: running ones, and ones that we start."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from ptrace_uprobes.engine.loop import Tracer
+from ptrace_uprobes.errors import (
+    CommandNotExecutable,
+    CommandNotFound,
+    NoSuchProcess,
+    UnsupportedTracee,
+)
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.child import kill_quietly, spawn_paused
+from ptrace_uprobes.linux.permission import (
+    architecture_of,
+    check_can_be_probed,
+    explain_refusal,
+)
+from ptrace_uprobes.linux.process_info import read_status, thread_ids
+from ptrace_uprobes.linux.ptrace_calls import SeizeOptions, TraceeGone
+from ptrace_uprobes.tracee import AddressSpace, Process, RunState
+
+__all__ = ["attach", "launch"]
+
+_SIGKILL: Final = 9
+_DEFAULT_PATH: Final = "/bin:/usr/bin"
+
+
+def attach(tracer: Tracer, pid: int) -> Process:
+    """Seize every thread of the process that `pid` is of; none is stopped by it."""
+    state = tracer.state
+    if pid <= 0:
+        raise NoSuchProcess(pid, "; a pid is a positive number")
+    status = check_can_be_probed(pid)
+    pid = status.tgid
+    if pid in state.processes:
+        return state.processes[pid]
+    alive = [tid for tid in thread_ids(pid) if read_status(tid).state not in "ZX"]
+    if not alive:
+        raise UnsupportedTracee(pid, "it has exited and is a zombie")
+    architecture = architecture_of(alive[0])
+    process = None
+    try:
+        while True:
+            fresh = [tid for tid in thread_ids(pid) if tid not in state.threads]
+            seized = 0
+            for tid in fresh:
+                if not _seize(pid, tid):
+                    continue
+                seized += 1
+                if process is None:
+                    process = state.new_process(pid, AddressSpace(tid, architecture))
+                state.new_thread(tid, process)
+            if not seized:
+                break
+    except BaseException:
+        if process is not None:
+            tracer.freeze()
+            for thread in list(process.threads.values()):
+                thread.detach(thread.resume_signal)
+                state.forget_thread(thread)
+            tracer.thaw()
+        raise
+    if process is None:
+        raise NoSuchProcess(pid, "; it ended just now")
+    record = tracer.planter.look_again(process.space)
+    record.relocated = True
+    return process
+
+
+def _seize(pid: int, tid: int) -> bool:
+    """False if the thread ended meanwhile, or is ours already through its parent's clone."""
+    try:
+        ptrace_calls.call(ptrace_calls.SEIZE, tid, 0, SeizeOptions.ALL)
+    except TraceeGone:
+        return False
+    except OSError as error:
+        try:
+            status = read_status(tid)
+        except NoSuchProcess:
+            return False
+        if status.tracer == os.getpid() or _tracer_is_ours(status.tracer):
+            return False
+        if status.state in "ZX":
+            return False
+        raise explain_refusal(pid, error) from error
+    return True
+
+
+def _tracer_is_ours(tracer: int) -> bool:
+    """TracerPid names the tracing thread's process."""
+    return tracer in (os.getpid(), *thread_ids(os.getpid()))
+
+
+def launch(
+    tracer: Tracer,
+    argv: Sequence[str],
+    environment: Mapping[str, str] | None,
+    directory: str | None,
+) -> Process:
+    """Start a program and hold it before its first instruction."""
+    state = tracer.state
+    if not argv or not argv[0]:
+        raise CommandNotFound("(empty)")
+    env = dict(os.environ if environment is None else environment)
+    paths = _candidates(argv[0], env)
+    child = spawn_paused(paths, argv, env, directory)
+    try:
+        ptrace_calls.call(ptrace_calls.SEIZE, child.pid, 0, SeizeOptions.ALL)
+    except (TraceeGone, OSError) as error:
+        kill_quietly(child.pid, _SIGKILL)
+        os.waitpid(child.pid, 0)
+        refused = error if isinstance(error, OSError) else OSError(errno.ESRCH, "it ended")
+        raise explain_refusal(child.pid, refused) from error
+    process = state.new_process(
+        child.pid, AddressSpace(child.pid, architecture_of(child.pid)), launched=True
+    )
+    thread = state.new_thread(child.pid, process)
+    state.launched = child.pid
+    state.frozen = True
+    child.release()
+    while thread.state is not RunState.STOPPED or not process.exec_count or thread.after_exec:
+        # The stop after exec's own is the one before the program's first instruction.
+        status = state.wait_for(child.pid)
+        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+            failure = child.failure() if os.WIFEXITED(status) else 0
+            state.forget_thread(thread)
+            raise _why_not_started(argv[0], failure, directory)
+        tracer.dispatch(child.pid, status)
+        if child.pid not in state.threads:
+            break
+        if thread.state is RunState.STOPPED and not process.exec_count:
+            # A signal on the way to exec, for instance from the terminal.
+            number, thread.resume_signal = thread.resume_signal, 0
+            thread.resume(number)
+    child.failure()
+    if child.pid not in state.threads:
+        raise UnsupportedTracee(child.pid, f"{argv[0]} is no x86-64 program; it runs unprobed")
+    return process
+
+
+def _candidates(command: str, env: Mapping[str, str]) -> list[str]:
+    """The files that execvp(3) would try."""
+    if "/" in command:
+        return [command]
+    folders = env.get("PATH", _DEFAULT_PATH).split(":")
+    return [os.path.join(folder or ".", command) for folder in folders]
+
+
+def _why_not_started(command: str, code: int, directory: str | None) -> Exception:
+    if directory is not None and not os.path.isdir(directory):
+        return CommandNotExecutable(command, f"there is no directory {directory}")
+    if code == errno.ENOENT and shutil.which(command) is None and not os.path.exists(command):
+        return CommandNotFound(command)
+    if code == errno.ENOENT:
+        return CommandNotExecutable(command, "its interpreter does not exist")
+    if code == errno.ENOTDIR:
+        return CommandNotFound(command)
+    if code == errno.EACCES and os.path.isdir(command):
+        return CommandNotExecutable(command, "it is a directory")
+    return CommandNotExecutable(command, os.strerror(code) if code else "it was killed")

@@ -1,0 +1,211 @@
+"""Threads and processes that come, exec and go (ptrace(2), PTRACE_EVENT stops).
+
+Rules of the kernel: a child's first stop may be reported before its parent's event; exec in
+a thread that is not the leader gives it the leader's tid and ends all others; a child made
+with CLONE_VM, as by vfork, shares its parent's memory, and so its traps, until it execs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Final
+
+from ptrace_uprobes.engine.libraries import Libraries
+from ptrace_uprobes.engine.placed import SpaceRecord
+from ptrace_uprobes.engine.regions import Regions
+from ptrace_uprobes.engine.signals import leave_slot
+from ptrace_uprobes.engine.state import EngineState, record_of
+from ptrace_uprobes.errors import NoSuchProcess, UprobesError
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.permission import architecture_of
+from ptrace_uprobes.linux.process_info import read_status
+from ptrace_uprobes.tracee import AddressSpace, Process, RunState, Thread
+
+__all__ = ["Births"]
+
+_SYS_KCMP: Final = 312
+_KCMP_VM: Final = 1
+_CLONE_VM: Final = 0x100
+_SYS_CLONE: Final = 56
+_SYS_VFORK: Final = 58
+_SYS_CLONE3: Final = 435
+
+_libc = ctypes.PyDLL(None)
+_libc.syscall.restype = ctypes.c_long
+
+
+class Births:
+    """Keeps the engine's tables in step with what the program's threads do."""
+
+    __slots__ = ("_libraries", "_regions", "_state")
+
+    def __init__(self, state: EngineState, libraries: Libraries, regions: Regions) -> None:
+        self._state = state
+        self._libraries = libraries
+        self._regions = regions
+
+    def on_event(self, thread: Thread, event: int) -> None:
+        """A PTRACE_EVENT stop of a known thread."""
+        thread.stop_event = event
+        if event in (
+            ptrace_calls.EVENT_FORK,
+            ptrace_calls.EVENT_VFORK,
+            ptrace_calls.EVENT_CLONE,
+        ):
+            self._on_birth(thread, event)
+        elif event == ptrace_calls.EVENT_VFORK_DONE:
+            thread.in_vfork = False
+        elif event == ptrace_calls.EVENT_EXIT:
+            # A leader that exits before its other threads is not heard of again until they have.
+            thread.resume()
+            thread.state = RunState.GONE
+            return
+        elif event == ptrace_calls.EVENT_EXEC:
+            self._on_exec(thread)
+            return
+        self._state.resume(thread)
+
+    def on_end(self, thread: Thread, status: int) -> None:
+        """The thread has exited or was killed."""
+        state = self._state
+        leader = thread.tid == thread.process.pid
+        state.forget_thread(thread)
+        if leader:
+            state.note_exit(thread.process.pid, status)
+
+    # -- birth
+
+    def _on_birth(self, parent: Thread, event: int) -> None:
+        state = self._state
+        child = ptrace_calls.get_event_message(parent.tid)
+        try:
+            tgid = read_status(child).tgid
+        except NoSuchProcess:
+            state.early.pop(child, None)
+            return
+        if event == ptrace_calls.EVENT_VFORK:
+            parent.in_vfork = True
+        if tgid == parent.process.pid:
+            state.new_thread(child, parent.process).new = True
+        else:
+            shared = event == ptrace_calls.EVENT_VFORK or self._shares_memory(parent, child)
+            space = parent.process.space
+            if not shared:
+                space = self._copy_of(space, child)
+            process = state.new_process(tgid, space, followed=state.options.follow_forks)
+            state.new_thread(child, process).new = True
+        if state.placement is not None:
+            state.placement.inherit(child, parent.tid)
+        # Runs until its first stop is seen, which may have been already.
+        first = state.early.pop(child, None)
+        if first is not None:
+            state.events.append((child, first))
+
+    def on_first_stop(self, thread: Thread) -> bool:
+        """The PTRACE_EVENT_STOP that a new child begins with; False if it is not to be traced."""
+        process = thread.process
+        if process.followed or not self._is_copy(process):
+            return True
+        self.let_go(thread)
+        return False
+
+    def let_go(self, thread: Thread) -> None:
+        """Leave a child to itself, its copy of our traps and slots taken out."""
+        record: SpaceRecord | None = thread.process.space.extra
+        try:
+            if record is not None:
+                leave_slot(thread)
+                record.traps.disarm(record.traps.addresses(), joined=True)
+                self._regions.release(record, thread)
+            thread.detach(thread.resume_signal)
+        except ptrace_calls.TraceeGone:
+            pass
+        except UprobesError as error:
+            self._state.warn_once(f"child {thread.tid} could not be cleaned: {error}")
+            thread.detach()
+        self._state.forget_thread(thread)
+
+    def _is_copy(self, process: Process) -> bool:
+        """Whether the process has memory of its own, not its parent's."""
+        return len(process.space.processes) == 1
+
+    def _shares_memory(self, parent: Thread, child: int) -> bool:
+        """CLONE_VM without CLONE_THREAD: as kcmp(2) says, or the call's own flags."""
+        result = _libc.syscall(_SYS_KCMP, parent.tid, child, _KCMP_VM, 0, 0)
+        if result >= 0:
+            return bool(result == 0)
+        registers = ptrace_calls.get_registers(parent.tid)
+        if registers.orig_rax == _SYS_CLONE:
+            return bool(registers.rdi & _CLONE_VM)
+        if registers.orig_rax == _SYS_CLONE3:
+            data = parent.process.space.memory.read_some(registers.rdi, 8)
+            return bool(int.from_bytes(data, "little") & _CLONE_VM)
+        return bool(registers.orig_rax == _SYS_VFORK)
+
+    def _copy_of(self, space: AddressSpace, child: int) -> AddressSpace:
+        """The engine's record of a forked child's memory: traps and slots are there too."""
+        copy = AddressSpace(child, space.architecture)
+        old: SpaceRecord | None = space.extra
+        if old is None:
+            return copy
+        new = SpaceRecord(
+            copy,
+            old.traps.copy_for(copy.memory, space.architecture),
+            old.slots.copy_for(copy.memory),
+            retired=dict(old.retired),
+            modules=old.modules,
+            mappings=old.mappings,
+            starting=old.starting,
+            relocated=old.relocated,
+            rendezvous=old.rendezvous,
+            r_debug=old.r_debug,
+            no_mmap=old.no_mmap,
+        )
+        copy.placed = dict(space.placed)
+        copy.extra = new
+        return copy
+
+    # -- exec
+
+    def _on_exec(self, thread: Thread) -> None:
+        state = self._state
+        process = thread.process
+        former = ptrace_calls.get_event_message(thread.tid)
+        for other in list(process.threads.values()):
+            if other is not thread:
+                state.forget_thread(other)
+        if former != thread.tid:
+            state.threads.pop(former, None)
+        thread.reentries.clear()
+        thread.stepping = None
+        thread.syscall_mode = thread.busy = thread.in_vfork = False
+        state.processes[process.pid] = process
+        try:
+            architecture = architecture_of(process.pid)
+        except UprobesError as error:
+            state.warn(f"{error}; it is left to itself")
+            self._leave_exec(thread, process)
+            return
+        process.move_to(AddressSpace(process.pid, architecture))
+        if not process.followed:
+            # A vfork child that was traced only for its parent's memory is free now.
+            thread.detach()
+            state.forget_thread(thread)
+            return
+        process.exec_count += 1
+        # In this stop the kernel still has to return from execve and would overwrite what
+        # we put into rax; the next stop is in front of the program's first instruction.
+        thread.after_exec = True
+        thread.interrupt()
+        thread.resume()
+
+    def _leave_exec(self, thread: Thread, process: Process) -> None:
+        process.launched = False
+        thread.detach()
+        self._state.forget_thread(thread)
+
+    def begin_program(self, thread: Thread) -> None:
+        """The stop before a program's first instruction."""
+        thread.after_exec = False
+        record_of(thread.process.space)
+        self._libraries.begin_program(thread)

@@ -1,0 +1,82 @@
+"""Letting go: every byte as it was, every thread out of its slot, no trap on its way."""
+
+from __future__ import annotations
+
+from ptrace_uprobes.engine.loop import Tracer
+from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
+from ptrace_uprobes.engine.signals import leave_slot
+from ptrace_uprobes.errors import UprobesError
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone
+from ptrace_uprobes.tracee import AddressSpace, RunState, Thread
+
+__all__ = ["detach_all"]
+
+
+def detach_all(tracer: Tracer) -> None:
+    """Leave every traced process as if we had never been there."""
+    state = tracer.state
+    tracer.freeze()
+    for thread in list(state.threads.values()):
+        try:
+            _bring_home(tracer, thread)
+        except TraceeGone:
+            thread.state = RunState.GONE
+    for space in state.spaces():
+        _clean(tracer, space)
+    for thread in list(state.threads.values()):
+        if state.placement is not None:
+            state.placement.restore(thread.tid)
+        if thread.state is not RunState.GONE:
+            thread.detach(thread.resume_signal)
+        state.forget_thread(thread)
+    state.frozen = False
+    tracer.done = True
+
+
+def _bring_home(tracer: Tracer, thread: Thread) -> None:
+    """Serve a trap that the thread has run into, and put it back into the program."""
+    state = tracer.state
+    if thread.state is not RunState.STOPPED:
+        return
+    if thread.busy:
+        # Its handler has not returned: the instruction is executed without waiting for it.
+        thread.busy = False
+        pc = ptrace_calls.peek_user(thread.tid, "rip")
+        placed: PlacedSite | None = thread.placed.get(pc)
+        if placed is not None:
+            _set_rip(thread, placed.address)
+        return
+    while ptrace_calls.has_queued_trap(thread.tid) and not thread.resume_signal:
+        thread.resume()
+        tracer.dispatch(thread.tid, state.wait_for(thread.tid))
+        if thread.state is not RunState.STOPPED:
+            return
+    leave_slot(thread)
+
+
+def _set_rip(thread: Thread, address: int) -> None:
+    ptrace_calls.call(
+        ptrace_calls.POKEUSER, thread.tid, ptrace_calls.USER_OFFSETS["rip"], address
+    )
+
+
+def _clean(tracer: Tracer, space: AddressSpace) -> None:
+    record: SpaceRecord | None = space.extra
+    if record is None:
+        return
+    for placed in record.sites().values():
+        placed.internal = None
+        placed.all_counts = []
+        placed.update()
+    tracer.planter.disarm_unwanted(record)
+    choices = [t for t in space.threads() if tracer.usable(t)]
+    choices.sort(key=lambda t: (t.resume_signal != 0, t.in_group_stop))
+    if not choices:
+        return
+    try:
+        tracer.regions.release(record, choices[0])
+    except TraceeGone:
+        pass
+    except UprobesError as error:
+        tracer.state.warn_once(f"scratch memory stays in the program: {error}")

@@ -1,0 +1,290 @@
+"""What happens at a hit: count, handlers, the displaced instruction, on.
+
+HOT PATH: everything here runs at each hit. A count costs four system calls (wait, read RIP,
+write RIP, continue); a handler that looks at the registers costs one more.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import struct
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord, StepInProgress
+from ptrace_uprobes.engine.signals import deliver, fingerprint, note_reentry
+from ptrace_uprobes.engine.state import EngineState
+from ptrace_uprobes.engine.workers import Workers
+from ptrace_uprobes.errors import EngineBug, MemoryFault
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone, UserRegs, fast_ptrace
+from ptrace_uprobes.probe import Hit, Registers, SiteCount
+from ptrace_uprobes.ssol.plan import Mechanism
+from ptrace_uprobes.tracee import RunState, Thread
+
+__all__ = ["HitRunner"]
+
+_SI_CODE: Final = 8
+_SI_KERNEL: Final = 0x80
+_TRAP_BRKPT: Final = 1
+_TRAP_TRACE: Final = 2
+_RIP: Final = ptrace_calls.USER_OFFSETS["rip"]
+_POKEUSER: Final = ptrace_calls.POKEUSER
+
+Internal = Callable[[Thread, PlacedSite], None]
+
+
+class HitRunner:
+    """Runs hits for the engine."""
+
+    __slots__ = ("_internal", "_post", "_state", "_stop_counting", "_workers")
+
+    def __init__(
+        self,
+        state: EngineState,
+        internal: Internal,
+        post: Callable[[Callable[[], None]], None],
+        limit_reached: Callable[[], None],
+    ) -> None:
+        """`internal` serves the engine's own traps; `post` has a function called on the
+        tracer's thread; `limit_reached` is called when --max-hits is."""
+        self._state = state
+        self._internal = internal
+        self._post = post
+        self._stop_counting = limit_reached
+        self._workers = Workers()
+
+    def close(self) -> None:
+        self._workers.close()
+
+    def on_trap(self, thread: Thread) -> None:
+        """A SIGTRAP signal-delivery-stop: one of ours, or the program's own."""
+        rip = ptrace_calls.peek_user(thread.tid, "rip")
+        if thread.stepping is not None and self._finish_step(thread, rip):
+            return
+        placed: PlacedSite | None = thread.placed.get(rip)
+        if placed is not None and (placed.certain or self._is_int3(thread.tid)):
+            self.hit(thread, placed)
+            return
+        record: SpaceRecord | None = thread.process.space.extra
+        if record is not None and rip in record.retired and self._is_int3(thread.tid):
+            # Ran into the trap just before it was taken out: the instruction is whole again.
+            address = record.retired[rip].address
+            if record.traps.read_some(address, 1) != thread.process.space.architecture.breakpoint:
+                self._set_rip(thread.tid, address)
+                self._state.resume(thread)
+                return
+        deliver(self._state, thread, signal.SIGTRAP)
+
+    def hit(self, thread: Thread, placed: PlacedSite) -> None:
+        """A thread has reached a site."""
+        if thread.reentries and self._is_reentry(thread, placed):
+            self._execute(thread, placed, None)
+            return
+        if placed.internal is not None:
+            self._internal(thread, placed)
+        self._serve(thread, placed, placed.counts, None)
+
+    def _serve(
+        self,
+        thread: Thread,
+        placed: PlacedSite,
+        counts: tuple[SiteCount, ...],
+        registers: Registers | None,
+    ) -> None:
+        state = self._state
+        for index, count in enumerate(counts):
+            if state.max_hits:
+                if state.total_hits >= state.max_hits:
+                    break
+                state.total_hits += 1
+            count.hits += 1
+            probe = count.probe
+            handler = probe.handler
+            if handler is None:
+                continue
+            hit = Hit(count, thread, placed.address)
+            if registers is not None:
+                hit._registers = registers
+            if probe.blocking:
+                self._serve_elsewhere(hit, thread, placed, counts[index + 1 :])
+                return
+            state.current = thread
+            try:
+                handler(hit)
+            except Exception:  # whatever a user's handler raises must not harm the target
+                self._handler_raised(count)
+            finally:
+                state.current = None
+            hit._over = True
+            registers = hit._registers
+        self._execute(thread, placed, registers)
+        if state.max_hits and state.total_hits >= state.max_hits:
+            self._stop_counting()
+
+    def _serve_elsewhere(
+        self, hit: Hit, thread: Thread, placed: PlacedSite, rest: tuple[SiteCount, ...]
+    ) -> None:
+        """A handler that may block: this thread waits for it, no other does."""
+        registers = hit.registers  # read now: a worker thread may make no ptrace calls
+        thread.busy = True
+        thread.state = RunState.STOPPED
+        handler = hit.probe.handler
+
+        def finish() -> None:
+            hit.close()
+            if not thread.busy or thread.state is RunState.GONE:
+                return  # detached or killed meanwhile
+            thread.busy = False
+            try:
+                self._serve(thread, placed, rest, registers)
+            except TraceeGone:
+                pass
+
+        def work() -> None:
+            try:
+                if handler is not None:
+                    handler(hit)
+            except Exception:
+                self._handler_raised(hit._count)
+            finally:
+                self._post(finish)
+
+        self._workers.submit(work)
+
+    def _handler_raised(self, count: SiteCount) -> None:
+        probe = count.probe
+        probe.handler_errors += 1
+        if probe.handler_errors == 1:
+            text = traceback.format_exc()
+            self._state.warn(
+                f"the handler of {probe.spec} raised (told once; the program goes on):\n{text}"
+            )
+
+    def _execute(self, thread: Thread, placed: PlacedSite, registers: Registers | None) -> None:
+        """Have the displaced instruction executed, or what the handler asked for instead."""
+        state = self._state
+        tid = thread.tid
+        dirty = registers is not None and registers.dirty
+        if dirty and registers is not None and registers.rip != placed.address:
+            ptrace_calls.set_registers(tid, registers)
+        elif placed.resume_at:
+            if dirty and registers is not None:
+                registers.rip = placed.resume_at
+                ptrace_calls.set_registers(tid, registers)
+            else:
+                self._set_rip(tid, placed.resume_at)
+        elif placed.plan.mechanism is Mechanism.EMULATE:
+            self._emulate(thread, placed, registers)
+        elif placed.plan.mechanism is Mechanism.STEP:
+            self._step(thread, placed, registers)
+            return
+        else:
+            raise EngineBug(f"a hit at {placed.address:#x}, which has no way to go on")
+        state.resume(thread)
+
+    def _emulate(self, thread: Thread, placed: PlacedSite, registers: Registers | None) -> None:
+        before: UserRegs = registers if registers is not None else self._registers(thread, placed)
+        after = UserRegs.from_buffer_copy(before)
+        try:
+            placed.plan.emulate(after, thread.process.space.extra.traps)
+        except MemoryFault:
+            # The instruction faults: let it, natively, for the kernel to tell the program.
+            if placed.slot is None:
+                raise EngineBug(f"emulation faults at {placed.address:#x} without a slot") from None
+            after = UserRegs.from_buffer_copy(before)
+            after.rip = placed.slot
+        ptrace_calls.set_registers(thread.tid, after)
+
+    def _registers(self, thread: Thread, placed: PlacedSite) -> UserRegs:
+        registers = ptrace_calls.get_registers(thread.tid)
+        registers.rip = placed.address
+        return registers
+
+    def _step(self, thread: Thread, placed: PlacedSite, registers: Registers | None) -> None:
+        current: UserRegs = registers if registers is not None else self._registers(thread, placed)
+        if placed.slot is None:
+            raise EngineBug(f"a step at {placed.address:#x} without a slot")
+        if self._state.frozen:
+            current.rip = placed.address
+            ptrace_calls.set_registers(thread.tid, current)
+            note_reentry(thread, placed, current)
+            self._state.resume(thread)
+            return
+        scratch = placed.plan.scratch
+        borrowed = None
+        if scratch is not None:
+            borrowed = (scratch[0], getattr(current, scratch[0]))
+            setattr(current, scratch[0], scratch[1])
+        current.rip = placed.slot
+        ptrace_calls.set_registers(thread.tid, current)
+        thread.stepping = StepInProgress(placed, borrowed)
+        thread.state = RunState.RUNNING
+        ptrace_calls.call(ptrace_calls.SINGLESTEP, thread.tid)
+
+    def _finish_step(self, thread: Thread, rip: int) -> bool:
+        """The step's SIGTRAP; False if it is some other one."""
+        info = ptrace_calls.get_signal_info(thread.tid)
+        if struct.unpack_from("<i", info, _SI_CODE)[0] not in (_TRAP_TRACE, _TRAP_BRKPT):
+            return False
+        step: StepInProgress = thread.stepping
+        record: SpaceRecord = thread.process.space.extra
+        slot = record.slots.at(rip)
+        registers = ptrace_calls.get_registers(thread.tid)
+        fixup = slot.fixup(rip) if slot is not None else None
+        if fixup is not None:
+            registers.rip = fixup.rip
+            for name, value in fixup.registers:
+                setattr(registers, name, value)
+        self.end_step(thread, registers)
+        ptrace_calls.set_registers(thread.tid, registers)
+        if step.placed.plan.fix_fip and step.placed.slot is not None:
+            if ptrace_calls.get_fp_instruction_pointer(thread.tid) == step.placed.slot:
+                ptrace_calls.set_fp_instruction_pointer(thread.tid, step.placed.address)
+        self._state.resume(thread)
+        return True
+
+    def end_step(self, thread: Thread, registers: UserRegs) -> None:
+        """Give a borrowed register back; the thread steps no more."""
+        step: StepInProgress | None = thread.stepping
+        thread.stepping = None
+        if step is not None and step.scratch is not None:
+            setattr(registers, step.scratch[0], step.scratch[1])
+
+    def cancel_step(self, thread: Thread) -> None:
+        """The thread stopped before, or instead of, its step's end: a later arrival steps anew."""
+        if thread.stepping is None:
+            return
+        registers = ptrace_calls.get_registers(thread.tid)
+        self.end_step(thread, registers)
+        ptrace_calls.set_registers(thread.tid, registers)
+
+    def _is_reentry(self, thread: Thread, placed: PlacedSite) -> bool:
+        registers = self._registers(thread, placed)
+        now = fingerprint(registers)
+        for index, reentry in enumerate(thread.reentries):
+            if reentry.placed is placed and reentry.registers == now:
+                # Later ones belong to handlers that this execution was left through.
+                del thread.reentries[index:]
+                return True
+        # A frame at or below the stack pointer of an outer execution has been left by longjmp.
+        # One on another stack cannot be told from a live one, and is kept until pushed out.
+        thread.reentries = [
+            reentry
+            for reentry in thread.reentries
+            if not (reentry.placed is placed and reentry.rsp == registers.rsp)
+        ]
+        return False
+
+    @staticmethod
+    def _is_int3(tid: int) -> bool:
+        info = ptrace_calls.get_signal_info(tid)
+        code: int = struct.unpack_from("<i", info, _SI_CODE)[0]
+        return code == _SI_KERNEL
+
+    @staticmethod
+    def _set_rip(tid: int, address: int) -> None:
+        if fast_ptrace(_POKEUSER, tid, _RIP, ctypes.c_ulong(address)) == -1:
+            raise TraceeGone(tid)

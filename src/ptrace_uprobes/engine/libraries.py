@@ -1,0 +1,182 @@
+"""Libraries that are loaded while we watch: at the program's start, and by dlopen.
+
+The dynamic linker calls a function of its own, `_dl_debug_state`, before and after it changes
+what is loaded (the debugger rendezvous, glibc elf/link.h, struct r_debug). From the call
+before to the one after, the linking thread's system calls are traced as well, so that a
+library's traps are there as soon as its code is mapped, before any of it has run: as early
+as the kernel's uprobes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
+from ptrace_uprobes.engine.planting import Planter
+from ptrace_uprobes.engine.state import EngineState, record_of
+from ptrace_uprobes.errors import MemoryFault, UprobesError
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.probe import Probe
+from ptrace_uprobes.symbols.modules import Module
+from ptrace_uprobes.symbols.resolve import explain_missing
+from ptrace_uprobes.tracee import Thread
+
+__all__ = ["ENTRY", "RENDEZVOUS", "Libraries"]
+
+RENDEZVOUS: Final = "dynamic linker"
+ENTRY: Final = "main function"
+_NOTIFIER: Final = "_dl_debug_state"
+_DT_DEBUG: Final = 21
+_MOST_DYNAMIC_ENTRIES: Final = 256
+_R_STATE: Final = 24  # struct r_debug: int version, pointer map, pointer brk, enum state
+_RT_CONSISTENT: Final = 0
+_SYS_MMAP: Final = 9
+_SYS_MPROTECT: Final = 10
+_PROT_EXEC: Final = 4
+
+
+class Libraries:
+    """Follows the dynamic linker on behalf of probes that are not planted yet."""
+
+    __slots__ = ("_planter", "_state")
+
+    def __init__(self, state: EngineState, planter: Planter) -> None:
+        self._state = state
+        self._planter = planter
+
+    def begin_program(self, thread: Thread) -> None:
+        """A program stands before its first instruction: plant what is there, watch the rest."""
+        record = self._planter.look_again(thread.process.space)
+        main = self._main(record)
+        record.starting = main is not None and main.image.interpreter is not None
+        record.relocated = main is None
+        self._planter.plant(record.space, self._state.probes, strict=False)
+        self.follow(record)
+
+    def follow(self, record: SpaceRecord) -> None:
+        """Have the engine told of what may give a probe its place, if any probe waits."""
+        if not any(self.may_appear_later(record, probe) for probe in self._state.probes):
+            return
+        if self.watch(record):
+            if record.starting:
+                for thread in record.space.threads():
+                    thread.syscall_mode = True
+                    thread.syscall_entry = False
+        elif not record.relocated:
+            self._watch_main(record)
+
+    def _watch_main(self, record: SpaceRecord) -> None:
+        """A static program relocates itself before main; its IFUNCs are known from then on."""
+        main = self._main(record)
+        found = main.image.lookup("main") if main is not None else []
+        if main is None or not found:
+            record.relocated = True
+            return
+        address = main.to_virtual(found[0].address)
+        if not self._planter.plant_internal(record, address, ENTRY):
+            record.relocated = True
+
+    @staticmethod
+    def _main(record: SpaceRecord) -> Module | None:
+        return next((module for module in record.modules if module.is_main), None)
+
+    def can_load_more(self, record: SpaceRecord) -> bool:
+        """Whether the program has a dynamic linker, and may load libraries yet."""
+        main = self._main(record)
+        return main is not None and main.image.interpreter is not None
+
+    def watch(self, record: SpaceRecord) -> bool:
+        """Set the trap that tells of loading; False if this dynamic linker cannot be watched."""
+        if record.rendezvous is not None:
+            return True
+        for module in record.modules:
+            if module.is_main or "ld" not in module.path.rpartition("/")[2]:
+                continue
+            notifiers = module.image.lookup(_NOTIFIER)
+            if not notifiers:
+                continue
+            address = module.to_virtual(notifiers[0].address)
+            if self._planter.plant_internal(record, address, RENDEZVOUS):
+                record.rendezvous = address
+                return True
+        return False
+
+    def may_appear_later(self, record: SpaceRecord, probe: Probe) -> bool:
+        """Whether loading a library could give the probe a place."""
+        return not probe.removed and (probe.pending or probe.definition.is_glob)
+
+    def on_internal(self, thread: Thread, placed: PlacedSite) -> None:
+        """A thread has reached a trap that `watch` or `begin_program` set."""
+        record = record_of(thread.process.space)
+        if placed.internal == ENTRY:
+            record.relocated = True
+            placed.internal = None
+            self.replant(record)
+            placed.update()
+            self._planter.disarm_unwanted(record)
+            return
+        changing = self._state_of_linker(record) != _RT_CONSISTENT
+        thread.syscall_mode = changing
+        thread.syscall_entry = False
+        if not changing:
+            started, record.starting = record.starting, False
+            record.relocated = True
+            self.replant(record)
+            if started:
+                self._tell_what_is_missing(record)
+
+    def _tell_what_is_missing(self, record: SpaceRecord) -> None:
+        for probe in self._state.probes:
+            if probe.pending and not probe.removed:
+                reason = explain_missing(probe.definition, record.modules)
+                self._state.warn_once(f"{reason}; {probe.spec} waits for a library that has it")
+
+    def on_syscall_stop(self, thread: Thread) -> None:
+        """The linking thread enters or leaves a system call."""
+        thread.syscall_entry = not thread.syscall_entry
+        tid = thread.tid
+        if thread.syscall_entry:
+            number = ptrace_calls.peek_user(tid, "orig_rax")
+            thread.in_mmap = (
+                number in (_SYS_MMAP, _SYS_MPROTECT)
+                and bool(ptrace_calls.peek_user(tid, "rdx") & _PROT_EXEC)
+            )
+        elif thread.in_mmap:
+            thread.in_mmap = False
+            self.replant(record_of(thread.process.space))
+
+    def replant(self, record: SpaceRecord) -> None:
+        """Look at what is mapped now and plant what has appeared."""
+        self._planter.look_again(record.space)
+        try:
+            self._planter.plant(record.space, self._state.probes, strict=False)
+        except UprobesError as error:
+            self._state.warn_once(str(error))
+
+    def _state_of_linker(self, record: SpaceRecord) -> int:
+        try:
+            if record.r_debug is None:
+                record.r_debug = self._find_r_debug(record)
+            if record.r_debug is None:
+                return _RT_CONSISTENT
+            data = record.space.memory.read(record.r_debug + _R_STATE, 4)
+        except MemoryFault:
+            return _RT_CONSISTENT
+        return int.from_bytes(data, "little")
+
+    @staticmethod
+    def _find_r_debug(record: SpaceRecord) -> VirtAddr | None:
+        """Where the dynamic linker keeps its state: it says so in the program's DT_DEBUG."""
+        main = Libraries._main(record)
+        if main is None or main.image.dynamic_address is None:
+            return None
+        at = main.to_virtual(main.image.dynamic_address)
+        data = record.space.memory.read_some(at, 16 * _MOST_DYNAMIC_ENTRIES)
+        for tag, value in struct.iter_unpack("<qQ", data[: len(data) // 16 * 16]):
+            if tag == 0:
+                break
+            if tag == _DT_DEBUG and value:
+                return VirtAddr(value)
+        return None

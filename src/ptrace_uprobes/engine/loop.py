@@ -1,0 +1,288 @@
+"""The tracer's loop: wait, find out what stopped, act, let it go on.
+
+HOT PATH: `run` serves a hit that only has to be counted with four system calls and without
+calling another function of ours; everything else goes through `dispatch`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from ptrace_uprobes.engine.births import Births
+from ptrace_uprobes.engine.hits import HitRunner
+from ptrace_uprobes.engine.libraries import Libraries
+from ptrace_uprobes.engine.planting import Planter
+from ptrace_uprobes.engine.regions import Regions
+from ptrace_uprobes.engine.signals import deliver, leave_slot, restart_interrupted_wait
+from ptrace_uprobes.engine.state import WAIT_FLAGS, EngineState
+from ptrace_uprobes.errors import RemoteCallFailed
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone, fast_ptrace
+from ptrace_uprobes.linux.wait_status import (
+    STOPPING_SIGNALS,
+    TRAP_STOP,
+    StopKind,
+    decode_status,
+)
+from ptrace_uprobes.tracee import AddressSpace, RunState, Thread
+
+__all__ = ["Tracer"]
+
+_FAIR_BURST: Final = 16
+"""Stops served before all that are ready are taken together."""
+_SYSCALL_ENTRY: Final = -1
+"""`Thread.stop_event` at a syscall-entry-stop."""
+
+
+class Tracer:
+    """Drives all tracees; every method runs on the one thread that traces them."""
+
+    def __init__(
+        self,
+        state: EngineState,
+        post: Callable[[Callable[[], None]], None],
+        on_ring: Callable[[], None],
+        limit_reached: Callable[[], None],
+    ) -> None:
+        """`on_ring` runs what other threads have posted; `post` lets a worker do that."""
+        self.state = state
+        self.regions = Regions(state, self.borrow)
+        self.planter = Planter(state, self.regions)
+        self.libraries = Libraries(state, self.planter)
+        self.births = Births(state, self.libraries, self.regions)
+        self.hits = HitRunner(state, self.libraries.on_internal, post, limit_reached)
+        self._on_ring = on_ring
+        self.done = False
+
+    def run(self) -> None:
+        """Serve events until `done` is set or nothing is traced any more."""
+        # HOT PATH. Locals for all that a counted hit touches.
+        state = self.state
+        events = state.events
+        threads = state.threads
+        waitpid = os.waitpid
+        ptrace = fast_ptrace
+        flags = WAIT_FLAGS
+        trap_stop = TRAP_STOP
+        peekuser, pokeuser, cont = (
+            ptrace_calls.PEEKUSER,
+            ptrace_calls.POKEUSER,
+            ptrace_calls.CONT,
+        )
+        rip_offset = ptrace_calls.USER_OFFSETS["rip"]
+        burst = 0
+        while not self.done:
+            if events:
+                tid, status = events.popleft()
+            else:
+                tid, status = waitpid(-1, flags)
+                burst += 1
+                if burst >= _FAIR_BURST and len(threads) > 1:
+                    burst = 0
+                    state.drain()
+            if status == trap_stop and not state.frozen and not state.max_hits:
+                thread = threads.get(tid)
+                if thread is not None and not thread.reentries and thread.stepping is None:
+                    placed = thread.placed.get(ptrace(peekuser, tid, rip_offset, 0))
+                    if placed is not None and placed.certain and not thread.syscall_mode:
+                        count = placed.sole
+                        if count is not None:
+                            count.hits += 1
+                            ptrace(pokeuser, tid, rip_offset, placed.resume_c)
+                            ptrace(cont, tid, 0, 0)
+                            continue
+                        try:
+                            self.hits.hit(thread, placed)
+                        except TraceeGone:
+                            pass
+                        continue
+            self.dispatch(tid, status)
+
+    def dispatch(self, tid: int, status: int) -> None:
+        """Act on one wait status."""
+        state = self.state
+        if state.is_doorbell(tid, status):
+            self._on_ring()
+            return
+        thread = state.threads.get(tid)
+        if thread is None:
+            self._dispatch_unknown(tid, status)
+            return
+        try:
+            self._dispatch_known(thread, status)
+        except TraceeGone:
+            # Killed between two of our calls: waitpid will tell how it ended.
+            thread.state = RunState.RUNNING
+
+    def _dispatch_unknown(self, tid: int, status: int) -> None:
+        if os.WIFSTOPPED(status):
+            self.state.early[tid] = status
+        else:
+            self.state.early.pop(tid, None)
+            self.state.note_exit(tid, status)
+
+    def _dispatch_known(self, thread: Thread, status: int) -> None:
+        decoded = decode_status(status)
+        kind = decoded.kind
+        if kind in (StopKind.EXITED, StopKind.KILLED):
+            self.births.on_end(thread, status)
+            self.done = self.done or not self.state.processes
+            return
+        thread.state = RunState.STOPPED
+        thread.stop_event = 0
+        if kind is StopKind.SIGNAL:
+            self._on_signal(thread, decoded.code)
+        elif kind is StopKind.EVENT_STOP:
+            self._on_event_stop(thread)
+        elif kind is StopKind.GROUP_STOP:
+            self._on_group_stop(thread)
+        elif kind is StopKind.SYSCALL:
+            # On the way in, registers that are set would be taken for the call's own.
+            thread.stop_event = 0 if thread.syscall_entry else _SYSCALL_ENTRY
+            self.libraries.on_syscall_stop(thread)
+            self.state.resume(thread)
+        else:
+            self.births.on_event(thread, decoded.code)
+
+    def _on_signal(self, thread: Thread, number: int) -> None:
+        if number == signal.SIGTRAP:
+            self.hits.on_trap(thread)
+            return
+        if thread.stepping is not None:
+            self.hits.cancel_step(thread)
+            info = ptrace_calls.get_signal_info(thread.tid)
+            if int.from_bytes(info[8:12], "little", signed=True) <= 0:
+                leave_slot(thread)
+        deliver(self.state, thread, number)
+
+    def _on_event_stop(self, thread: Thread) -> None:
+        thread.interrupted = False
+        if thread.new:
+            thread.new = False
+            if not self.births.on_first_stop(thread):
+                return
+        elif thread.after_exec:
+            self.births.begin_program(thread)
+        else:
+            if thread.stepping is not None:
+                self.hits.cancel_step(thread)
+                leave_slot(thread)
+            restart_interrupted_wait(thread)
+        self.state.resume(thread)
+
+    def _on_group_stop(self, thread: Thread) -> None:
+        thread.interrupted = False
+        thread.new = False
+        if self.state.frozen:
+            thread.in_group_stop = True
+        else:
+            thread.listen()
+
+    # -- threads held still
+
+    def usable(self, thread: Thread) -> bool:
+        """Whether remote calls can be made in the thread as it stands."""
+        return (
+            thread.state is RunState.STOPPED
+            and not thread.stop_event
+            and thread.stepping is None
+        )
+
+    @contextmanager
+    def borrow(self, space: AddressSpace) -> Iterator[Thread]:
+        """A thread of the address space, stopped where remote calls can be made in it."""
+        state = self.state
+        for thread in space.threads():
+            if self.usable(thread):
+                yield thread
+                return
+        thread = self._stop_one(space)
+        try:
+            yield thread
+        finally:
+            if thread.in_group_stop and not state.frozen:
+                thread.in_group_stop = False
+                # It was run out of its group-stop; an interrupt brings it back into it.
+                thread.recheck_stop = True
+            state.resume(thread, thread.resume_signal)
+            thread.resume_signal = 0
+
+    def _stop_one(self, space: AddressSpace) -> Thread:
+        state = self.state
+        tried: set[int] = set()
+        while True:
+            choices = [
+                thread
+                for thread in space.threads()
+                if thread.tid not in tried
+                and not thread.in_vfork
+                and thread.state in (RunState.RUNNING, RunState.LISTENING)
+            ]
+            if not choices:
+                raise RemoteCallFailed(0, "no thread of the program can be stopped now")
+            thread = choices[0]
+            if not thread.interrupted and not thread.interrupt():
+                tried.add(thread.tid)
+                continue
+            status = state.wait_for(thread.tid)
+            decoded = decode_status(status)
+            if decoded.kind is StopKind.GROUP_STOP:
+                thread.interrupted = False
+                thread.in_group_stop = True
+            elif decoded.kind is StopKind.EVENT_STOP and not thread.new and not thread.after_exec:
+                thread.interrupted = False
+                thread.state = RunState.STOPPED
+                if thread.stepping is not None:
+                    self.hits.cancel_step(thread)
+                    leave_slot(thread)
+                restart_interrupted_wait(thread)
+            else:
+                self.dispatch(thread.tid, status)
+                continue
+            thread.state = RunState.STOPPED
+            thread.stop_event = 0
+            return thread
+
+    def freeze(self) -> None:
+        """Stop every thread; hits on the way are served, and their threads then held."""
+        state = self.state
+        state.frozen = True
+        while True:
+            moving = [
+                thread
+                for thread in state.running()
+                if not thread.in_vfork and not self._finishes_vfork(thread)
+            ]
+            waiting = any(thread.in_vfork for thread in state.running())
+            for thread in moving:
+                if not thread.interrupted and not thread.interrupt():
+                    thread.state = RunState.GONE  # its end is on its way
+            if not moving and not waiting:
+                return
+            try:
+                self.dispatch(*state.next_event())
+            except ChildProcessError:
+                return
+
+    def _finishes_vfork(self, thread: Thread) -> bool:
+        """A vfork child must run on, for its parent cannot stop before it execs or exits."""
+        space = thread.process.space
+        return len(space.processes) > 1 and any(
+            other.in_vfork for other in space.threads() if other.process is not thread.process
+        )
+
+    def thaw(self) -> None:
+        """Let every held thread go on as it would have."""
+        self.state.frozen = False
+        for thread in list(self.state.threads.values()):
+            if thread.state is RunState.STOPPED and not thread.busy:
+                if thread.in_group_stop:
+                    thread.in_group_stop = False
+                    thread.listen()
+                else:
+                    number, thread.resume_signal = thread.resume_signal, 0
+                    thread.resume(number)

@@ -1,0 +1,172 @@
+"""What the engine knows of one site, and of one address space beyond its threads."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field
+
+from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.linux.maps import Mapping
+from ptrace_uprobes.linux.ptrace_calls import UserRegs
+from ptrace_uprobes.probe import SiteCount
+from ptrace_uprobes.sites import TrapTable
+from ptrace_uprobes.ssol.plan import Mechanism, Plan
+from ptrace_uprobes.ssol.scratch import SlotArea
+from ptrace_uprobes.symbols.modules import Module
+from ptrace_uprobes.tracee import AddressSpace
+
+__all__ = ["PlacedSite", "Reentry", "SpaceRecord", "StepInProgress"]
+
+
+class PlacedSite:
+    """A trap, how its displaced instruction is executed, and whom its hits are for.
+
+    Shared by the address spaces of a fork, since their memory is a copy.
+    """
+
+    __slots__ = (
+        "address",
+        "all_counts",
+        "certain",
+        "counts",
+        "internal",
+        "plan",
+        "resume_at",
+        "resume_c",
+        "slot",
+        "sole",
+    )
+
+    def __init__(self, address: VirtAddr, plan: Plan) -> None:
+        self.address = address
+        self.plan = plan
+        self.slot: VirtAddr | None = None
+        self.resume_at = 0
+        """Where a hit goes on when that is the same each time (boost), else 0."""
+        self.resume_c = ctypes.c_ulong(0)
+        """The same, ready to be passed to ptrace."""
+        self.all_counts: list[SiteCount] = []
+        """Of every probe that has this site, in the order in which they were added."""
+        self.counts: tuple[SiteCount, ...] = ()
+        """Of those that are enabled."""
+        self.sole: SiteCount | None = None
+        """Set when a hit needs counting once and nothing else: the fastest path."""
+        self.internal: str | None = None
+        """What the engine itself watches here, for instance the dynamic linker."""
+        # RIP one past the trap is inside a longer instruction, where no other SIGTRAP finds it.
+        self.certain = len(plan.code) > 1
+
+    def set_slot(self, slot: VirtAddr) -> None:
+        self.slot = slot
+        if self.plan.mechanism is Mechanism.BOOST:
+            self.resume_at = slot
+            self.resume_c = ctypes.c_ulong(slot)
+
+    def add(self, count: SiteCount) -> None:
+        """One more probe has this site."""
+        if count not in self.all_counts:
+            self.all_counts.append(count)
+        self.update()
+
+    def update(self) -> None:
+        """Take note that a probe was enabled, disabled, removed, or got a handler."""
+        self.all_counts = [count for count in self.all_counts if not count.probe.removed]
+        self.counts = tuple(count for count in self.all_counts if count.probe.enabled)
+        simple = (
+            len(self.counts) == 1
+            and self.counts[0].probe.handler is None
+            and self.resume_at != 0
+            and self.internal is None
+        )
+        self.sole = self.counts[0] if simple else None
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self.counts) or self.internal is not None
+
+
+@dataclass(slots=True)
+class Reentry:
+    """A signal's handler runs before the displaced instruction did: when the thread comes back
+    to the site with these registers, that is the same execution and no new hit."""
+
+    placed: PlacedSite
+    registers: bytes
+    rsp: int
+
+
+@dataclass(slots=True)
+class StepInProgress:
+    """A thread that is being single-stepped in a slot."""
+
+    placed: PlacedSite
+    scratch: tuple[str, int] | None
+    """A register that was borrowed, and its value."""
+
+
+@dataclass(slots=True)
+class SpaceRecord:
+    """`AddressSpace.extra`: traps, slots, modules, and what is still to come."""
+
+    space: AddressSpace
+    traps: TrapTable
+    slots: SlotArea
+    retired: dict[int, PlacedSite] = field(default_factory=dict)
+    """Sites whose trap was taken out; one that a thread had run into may still be reported."""
+    modules: list[Module] = field(default_factory=list)
+    mappings: list[Mapping] = field(default_factory=list)
+    starting: bool = False
+    """The dynamic linker has not finished loading the program."""
+    relocated: bool = True
+    """IFUNC resolvers may be run."""
+    rendezvous: VirtAddr | None = None
+    r_debug: VirtAddr | None = None
+    no_mmap: str | None = None
+    """Why no memory can be mapped into it, once that is known."""
+
+    def sites(self) -> dict[int, PlacedSite]:
+        placed: dict[int, PlacedSite] = self.space.placed
+        return placed
+
+    def module_at(self, address: int) -> Module | None:
+        for module in self.modules:
+            if module.start <= address < module.end:
+                return module
+        return None
+
+    def mapping_at(self, address: int) -> Mapping | None:
+        for mapping in self.mappings:
+            if mapping.contains(address):
+                return mapping
+        return None
+
+    def name_of(self, address: int) -> str:
+        """A code address in words: `malloc+0x12`, or `libc.so.6+0x9a12b`, or the number."""
+        slot = self.slots.at(address)
+        if slot is not None:
+            address = slot.site
+        module = self.module_at(address)
+        if module is None:
+            return f"{address:#x}"
+        found = module.image.symbol_at(module.to_elf(VirtAddr(address)))
+        if found is None:
+            return f"{module.path.rpartition('/')[2]}+{address - module.bias:#x}"
+        symbol, offset = found
+        return f"{symbol.name}+{offset:#x}" if offset else symbol.name
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write program memory for a user, traps kept; refuses displaced instructions."""
+        for site, placed in [(p.address, p) for p in self.sites().values()]:
+            if site < address + len(data) and address < site + len(placed.plan.code):
+                raise ValueError(
+                    f"cannot write {address:#x}: the instruction at {site:#x} is under a probe"
+                )
+        self.traps.write(address, data)
+
+
+REGISTERS_THAT_TELL = tuple(
+    name
+    for name, _ in UserRegs._fields_
+    if name not in ("orig_rax", "rip", "cs", "ss", "ds", "es", "fs", "gs")
+)
+"""What sigreturn puts back: equal values mean that an interrupted execution goes on."""

@@ -1,0 +1,172 @@
+"""A signal that finds its thread in a slot is delivered as if the thread stood in the program.
+
+Rules of the kernel that this relies on (kernel/signal.c, arch/x86/kernel/signal.c):
+- a signal-delivery-stop comes before the frame is built, so registers that are changed there
+  are what the program's handler sees;
+- whether an interrupted system call is restarted is decided after it, from orig_rax and rax;
+- a signal that is ignored builds no frame, and the thread goes on where it is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import struct
+from typing import Final
+
+from ptrace_uprobes.engine.placed import (
+    REGISTERS_THAT_TELL,
+    PlacedSite,
+    Reentry,
+    SpaceRecord,
+)
+from ptrace_uprobes.engine.state import EngineState
+from ptrace_uprobes.errors import NoSuchProcess
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.process_info import read_status
+from ptrace_uprobes.linux.ptrace_calls import UserRegs
+from ptrace_uprobes.linux.wait_status import STOPPING_SIGNALS
+from ptrace_uprobes.ssol.plan import Fixup
+from ptrace_uprobes.ssol.scratch import Slot
+from ptrace_uprobes.tracee import Thread
+
+__all__ = ["deliver", "fingerprint", "leave_slot", "note_reentry", "restart_interrupted_wait"]
+
+_FAULTS: Final = frozenset(
+    {
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGILL,
+        signal.SIGFPE,
+        signal.SIGTRAP,
+        signal.SIGSYS,
+    }
+)
+_IGNORED_BY_DEFAULT: Final = frozenset(
+    {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
+)
+_SI_CODE: Final = 8
+_SI_ADDR: Final = 16  # si_addr and si_call_addr alike
+_REENTRIES_KEPT: Final = 64
+_RF: Final = 1 << 16
+_TF: Final = 1 << 8
+_EINTR: Final = 4
+_ERESTARTNOHAND: Final = 514
+
+
+def fingerprint(registers: UserRegs) -> bytes:
+    """What must be equal for two looks at a thread to be of the same execution."""
+    values = [
+        getattr(registers, name) & ~(_RF | _TF) if name == "eflags" else getattr(registers, name)
+        for name in REGISTERS_THAT_TELL
+    ]
+    return struct.pack(f"<{len(values)}Q", *values)
+
+
+def note_reentry(thread: Thread, placed: PlacedSite, registers: UserRegs) -> None:
+    """The displaced instruction was hit and did not run: the next arrival is no new hit."""
+    if len(thread.reentries) >= _REENTRIES_KEPT:
+        del thread.reentries[0]
+    thread.reentries.append(Reentry(placed, fingerprint(registers), registers.rsp))
+
+
+def apply_fixup(thread: Thread, registers: UserRegs, fixup: Fixup) -> None:
+    """Turn a place in a slot into the place in the program that it stands for."""
+    registers.rip = fixup.rip
+    registers.rsp = (registers.rsp + fixup.sp_delta) & 0xFFFFFFFFFFFFFFFF
+    for name, value in fixup.registers:
+        setattr(registers, name, value)
+    ptrace_calls.set_registers(thread.tid, registers)
+
+
+def leave_slot(thread: Thread) -> bool:
+    """Put a stopped thread back into the program, if it stands in a slot.
+
+    True if its displaced instruction has still to be executed.
+    """
+    record: SpaceRecord | None = thread.process.space.extra
+    if record is None:
+        return False
+    slot = record.slots.at(ptrace_calls.peek_user(thread.tid, "rip"))
+    if slot is None:
+        return False
+    registers = ptrace_calls.get_registers(thread.tid)
+    fixup = slot.fixup(registers.rip)
+    if fixup is None:
+        return False
+    apply_fixup(thread, registers, fixup)
+    if not fixup.executed:
+        placed = record.sites().get(slot.site + thread.process.space.architecture.breakpoint_pc_offset)
+        if placed is not None:
+            note_reentry(thread, placed, registers)
+    return not fixup.executed
+
+
+def _changes_nothing(thread: Thread, number: int) -> bool:
+    """Whether the signal builds no frame and ends nothing: it is ignored, or only stops."""
+    try:
+        status = read_status(thread.tid)
+    except NoSuchProcess:
+        return False
+    if status.catches(number):
+        return False
+    return (
+        status.ignores(number)
+        or number in _IGNORED_BY_DEFAULT
+        or number in STOPPING_SIGNALS
+    )
+
+
+def _mend_address(tid: int, info: bytearray, slot: Slot) -> None:
+    address = struct.unpack_from("<Q", info, _SI_ADDR)[0]
+    if slot.start <= address <= slot.end:
+        fixup = slot.fixup(address)
+        struct.pack_into("<Q", info, _SI_ADDR, fixup.rip if fixup is not None else slot.site)
+        ptrace_calls.set_signal_info(tid, info)
+
+
+def deliver(state: EngineState, thread: Thread, number: int) -> None:
+    """Pass a signal on to the program, which sees its own addresses only."""
+    record: SpaceRecord | None = thread.process.space.extra
+    if record is not None and record.slots.regions:
+        slot = record.slots.at(ptrace_calls.peek_user(thread.tid, "rip"))
+        if slot is not None:
+            _deliver_in_slot(record, thread, number, slot)
+    state.resume(thread, number)
+
+
+def _deliver_in_slot(record: SpaceRecord, thread: Thread, number: int, slot: Slot) -> None:
+    info = ptrace_calls.get_signal_info(thread.tid)
+    origin = struct.unpack_from("<i", info, _SI_CODE)[0]
+    synchronous = number in _FAULTS and origin > 0
+    if not synchronous and _changes_nothing(thread, number):
+        return
+    registers = ptrace_calls.get_registers(thread.tid)
+    fixup = slot.fixup(registers.rip)
+    if fixup is None:
+        return
+    apply_fixup(thread, registers, fixup)
+    if synchronous:
+        _mend_address(thread.tid, info, slot)
+    elif not fixup.executed:
+        pc_offset = thread.process.space.architecture.breakpoint_pc_offset
+        placed = record.sites().get(slot.site + pc_offset)
+        if placed is not None:
+            note_reentry(thread, placed, registers)
+
+
+def restart_interrupted_wait(thread: Thread) -> None:
+    """Undo what our interrupt does to epoll_wait(2) and its like.
+
+    These answer a stop with EINTR even where no signal handler runs (signal(7)). In a stop of
+    our making, ERESTARTNOHAND has the kernel repeat the call if no handler is to run after
+    all, and turns into the same EINTR if one is.
+    """
+    tid = thread.tid
+    if ctypes.c_long(ptrace_calls.peek_user(tid, "rax")).value != -_EINTR:
+        return
+    if ctypes.c_long(ptrace_calls.peek_user(tid, "orig_rax")).value < 0:
+        return
+    ptrace_calls.call(
+        ptrace_calls.POKEUSER, tid, ptrace_calls.USER_OFFSETS["rax"], -_ERESTARTNOHAND
+    )

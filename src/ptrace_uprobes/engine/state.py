@@ -1,0 +1,179 @@
+"""The engine's tables, and the one place where wait statuses are taken from the kernel."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from ptrace_uprobes.engine.placed import SpaceRecord
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.placement import Placement
+from ptrace_uprobes.linux.wait_status import decode_status
+from ptrace_uprobes.probe import Probe
+from ptrace_uprobes.sites import TrapTable
+from ptrace_uprobes.ssol.plan import Mechanism
+from ptrace_uprobes.ssol.scratch import SlotArea
+from ptrace_uprobes.tracee import AddressSpace, Process, RunState, Thread
+
+__all__ = ["WAIT_FLAGS", "EngineState", "Options", "record_of"]
+
+_WALL: Final = 0x40000000
+_WNOTHREAD: Final = 0x20000000
+WAIT_FLAGS: Final = _WALL | _WNOTHREAD
+"""Every kind of child, but only this thread's: the embedding program's are not ours to reap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user chose for the whole run."""
+
+    follow_forks: bool = False
+    mechanism: Mechanism | None = None
+    colocate: bool = False
+
+
+def record_of(space: AddressSpace) -> SpaceRecord:
+    """The engine's record of an address space, made on first use."""
+    if space.extra is None:
+        traps = TrapTable(space.memory, space.architecture)
+        space.extra = SpaceRecord(space, traps, SlotArea(space.memory))
+    record: SpaceRecord = space.extra
+    return record
+
+
+@dataclass(slots=True)
+class EngineState:
+    """Shared by the engine's parts; touched by the tracer's thread only."""
+
+    options: Options
+    warn: Callable[[str], None]
+    threads: dict[int, Thread] = field(default_factory=dict)
+    processes: dict[int, Process] = field(default_factory=dict)
+    early: dict[int, int] = field(default_factory=dict)
+    """First stops of children whose parent's event has not come yet."""
+    probes: list[Probe] = field(default_factory=list)
+    events: deque[tuple[int, int]] = field(default_factory=deque)
+    """Statuses taken from the kernel and not yet acted on."""
+    frozen: bool = False
+    """Threads that stop stay stopped."""
+    doorbell: int = 0
+    rung: bool = False
+    placement: Placement | None = None
+    exit_status: int | None = None
+    launched: int = 0
+    max_hits: int = 0
+    total_hits: int = 0
+    current: Thread | None = None
+    """The thread whose hit a handler is running for."""
+    skipped: set[str] = field(default_factory=set)
+    """Warnings that have been given once."""
+
+    def spaces(self) -> list[AddressSpace]:
+        seen: dict[int, AddressSpace] = {}
+        for process in self.processes.values():
+            seen[process.space.serial] = process.space
+        return list(seen.values())
+
+    def warn_once(self, text: str) -> None:
+        if text not in self.skipped:
+            self.skipped.add(text)
+            self.warn(text)
+
+    def next_event(self) -> tuple[int, int]:
+        """The next status; blocks. Raises ChildProcessError when there is nothing to wait for."""
+        return self.events.popleft() if self.events else os.waitpid(-1, WAIT_FLAGS)
+
+    def is_doorbell(self, tid: int, status: int) -> bool:
+        """Note and silence a ring of the doorbell."""
+        if tid != self.doorbell:
+            return False
+        self.rung = True
+        if os.WIFSTOPPED(status):
+            try:
+                ptrace_calls.call(ptrace_calls.CONT, tid)
+            except ptrace_calls.TraceeGone:
+                pass
+        return True
+
+    def wait_for(self, tid: int) -> int:
+        """The next status of one thread; those of others are kept for later."""
+        for index, (other, status) in enumerate(self.events):
+            if other == tid:
+                del self.events[index]
+                return status
+        while True:
+            other, status = os.waitpid(-1, WAIT_FLAGS)
+            if other == tid:
+                return status
+            if not self.is_doorbell(other, status):
+                self.events.append((other, status))
+
+    def drain(self) -> None:
+        """Take every status that is ready, so that no thread waits behind a busier one.
+
+        waitpid(2) serves the first ready child in its list, again and again.
+        """
+        while True:
+            try:
+                tid, status = os.waitpid(-1, WAIT_FLAGS | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if tid == 0:
+                return
+            if not self.is_doorbell(tid, status):
+                self.events.append((tid, status))
+
+    def resume(self, thread: Thread, number: int = 0) -> None:
+        """Let a thread run on, or hold it where it is if it must be.
+
+        It is never held inside a system call, as event stops are: there it is of no use.
+        """
+        if thread.busy or (self.frozen and not thread.stop_event):
+            thread.state = RunState.STOPPED
+            thread.resume_signal = number
+        else:
+            thread.resume(number)
+
+    def running(self) -> list[Thread]:
+        return [
+            t
+            for t in self.threads.values()
+            if t.state in (RunState.RUNNING, RunState.LISTENING)
+        ]
+
+    def new_process(
+        self, pid: int, space: AddressSpace, *, launched: bool = False, followed: bool = True
+    ) -> Process:
+        process = Process(pid, space, launched=launched, followed=followed)
+        self.processes[pid] = process
+        return process
+
+    def new_thread(self, tid: int, process: Process) -> Thread:
+        thread = Thread(tid, process)
+        self.threads[tid] = thread
+        if self.placement is not None:
+            self.placement.take(tid)
+        return thread
+
+    def forget_thread(self, thread: Thread) -> None:
+        """The thread is not ours any more; its process neither if it was the last."""
+        thread.forget()
+        self.threads.pop(thread.tid, None)
+        if self.placement is not None:
+            self.placement.forget(thread.tid)
+        process = thread.process
+        if not process.threads and self.processes.get(process.pid) is process:
+            del self.processes[process.pid]
+            process.space.processes.discard(process)
+            if not process.space.processes:
+                process.space.memory.close()
+
+    def note_exit(self, pid: int, status: int) -> None:
+        """Remember how the launched command ended."""
+        if pid == self.launched:
+            decoded = decode_status(status)
+            self.exit_status = decoded.code if os.WIFEXITED(status) else 128 + decoded.code
+

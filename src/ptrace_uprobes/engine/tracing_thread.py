@@ -1,0 +1,138 @@
+"""The one OS thread that traces, and how others have things done on it.
+
+Linux binds a tracee to the thread that seized it, so every ptrace request must come from
+there. A call is queued and the doorbell rung: a signal to a child of the tracing thread,
+which its waitpid reports.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final, TypeVar
+
+from ptrace_uprobes.engine.loop import Tracer
+from ptrace_uprobes.engine.state import EngineState
+from ptrace_uprobes.errors import EngineStopped
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.child import kill_quietly, spawn_doorbell
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone
+
+__all__ = ["TracingThread"]
+
+Result = TypeVar("Result")
+
+_RING: Final = signal.SIGUSR1
+_WALL: Final = 0x40000000
+
+
+class TracingThread:
+    """Owns the tracer; runs its loop from the first call on until nothing is traced."""
+
+    def __init__(self, state: EngineState) -> None:
+        self._state = state
+        self._calls: deque[Callable[[], None]] = deque()
+        self._ended = threading.Event()
+        self._closing = False
+        self.failure: BaseException | None = None
+        self.tracer = Tracer(state, self.post, self._run_calls, self._limit_reached)
+        self._thread = threading.Thread(
+            target=self._main, name="ptrace-uprobes-tracer", daemon=True
+        )
+        self.on_limit: Callable[[], None] = lambda: None
+
+    def start(self, first: Callable[[], None]) -> None:
+        """Begin with `first`, which takes hold of the tracees; raises what it raises."""
+        ready: Future[None] = Future()
+
+        def begin() -> None:
+            try:
+                first()
+            except BaseException as error:
+                self._closing = True
+                ready.set_exception(error)
+            else:
+                ready.set_result(None)
+
+        self._calls.append(begin)
+        self._thread.start()
+        ready.result()
+
+    def is_current(self) -> bool:
+        return threading.current_thread() is self._thread
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have `call` run on the tracing thread soon. Safe in a Python signal handler."""
+        self._calls.append(call)
+        if self._state.doorbell and not self._ended.is_set():
+            kill_quietly(self._state.doorbell, _RING)
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """Run `function` on the tracing thread and give its result or raise its error."""
+        if self.is_current():
+            return function()
+        answer: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(function())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        self.post(run)
+        while True:
+            try:
+                # The timeout is for an engine that ends between the check and the queueing.
+                return answer.result(timeout=0.5)
+            except TimeoutError:
+                if self._ended.is_set() and not answer.done():
+                    raise EngineStopped from None
+
+    def wait(self, timeout: float | None) -> bool:
+        """Until nothing is traced any more; False if `timeout` seconds pass first."""
+        return self._ended.wait(timeout)
+
+    @property
+    def ended(self) -> bool:
+        return self._ended.is_set()
+
+    def _limit_reached(self) -> None:
+        self.post(self.on_limit)
+
+    def _run_calls(self) -> None:
+        while self._calls:
+            self._calls.popleft()()
+
+    def _main(self) -> None:
+        state = self._state
+        try:
+            state.doorbell = spawn_doorbell()
+            ptrace_calls.call(ptrace_calls.SEIZE, state.doorbell)
+            self._run_calls()
+            if not self._closing:
+                self.tracer.run()
+        except BaseException as error:
+            self.failure = error
+        finally:
+            self.tracer.hits.close()
+            self._silence_doorbell()
+            self._ended.set()
+            self._run_calls_after_the_end()
+
+    def _run_calls_after_the_end(self) -> None:
+        while self._calls:
+            try:
+                self._calls.popleft()()
+            except (EngineStopped, TraceeGone):
+                # Posted for tracees that are gone.
+                pass
+
+    def _silence_doorbell(self) -> None:
+        doorbell, self._state.doorbell = self._state.doorbell, 0
+        if doorbell:
+            kill_quietly(doorbell, signal.SIGKILL)
+            os.waitpid(doorbell, _WALL)

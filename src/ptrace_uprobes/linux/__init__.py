@@ -1,0 +1,1 @@
+"""The edge to the kernel: its integers become frozen values here."""

@@ -1,0 +1,126 @@
+"""Children of the tracer's thread, made by fork(2) without the interpreter's own fork hooks.
+
+Both kinds run a handful of C calls and nothing else: Python's state after a fork in a
+threaded process is not to be relied on, and its warnings about that are not for our users.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+__all__ = ["PausedChild", "kill_quietly", "spawn_doorbell", "spawn_paused"]
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+for _name in ("fork", "read", "write", "execve", "_exit", "pause", "signal", "prctl", "setsid"):
+    getattr(_libc, _name).restype = ctypes.c_long
+_libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_libc.syscall.restype = ctypes.c_long
+
+_PR_SET_PDEATHSIG: Final = 1
+_SYS_CLOSE_RANGE: Final = 436
+_SIG_DFL: Final = 0
+
+
+def kill_quietly(pid: int, number: int) -> None:
+    """kill(2) where the process may be gone already."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+class PausedChild:
+    """A child that waits before its execve until it is released; then `failure` tells of it."""
+
+    __slots__ = ("_failure_fd", "_go_fd", "pid")
+
+    def __init__(self, pid: int, go_fd: int, failure_fd: int) -> None:
+        self.pid = pid
+        self._go_fd = go_fd
+        self._failure_fd = failure_fd
+
+    def release(self) -> None:
+        """Let it execve."""
+        os.write(self._go_fd, b"g")
+        os.close(self._go_fd)
+
+    def failure(self) -> int:
+        """0 once the execve has succeeded, else its errno. Blocks until one is known."""
+        data = os.read(self._failure_fd, 4)
+        os.close(self._failure_fd)
+        return int.from_bytes(data, "little")
+
+
+def spawn_paused(
+    paths: Sequence[str], argv: Sequence[str], environment: Mapping[str, str], cwd: str | None
+) -> PausedChild:
+    """Fork a child that will execve the first of `paths` that exists, with Python's own
+    changes to signal dispositions undone, as subprocess does."""
+    arguments = (ctypes.c_char_p * (len(argv) + 1))(*[os.fsencode(a) for a in argv], None)
+    pairs = [os.fsencode(k) + b"=" + os.fsencode(v) for k, v in environment.items()]
+    environ = (ctypes.c_char_p * (len(pairs) + 1))(*pairs, None)
+    candidates = [ctypes.c_char_p(os.fsencode(path)) for path in paths]
+    directory = ctypes.c_char_p(os.fsencode(cwd)) if cwd is not None else None
+    go_read, go_write = os.pipe()
+    failure_read, failure_write = os.pipe()
+    byte = ctypes.create_string_buffer(4)
+    libc, get_errno = _libc, ctypes.get_errno
+    restored = [int(signal.SIGPIPE), int(signal.SIGXFSZ)]
+
+    pid: int = libc.fork()
+    if pid == 0:
+        libc.close(go_write)
+        libc.close(failure_read)
+        if libc.read(go_read, byte, 1) != 1:
+            libc._exit(125)  # the tracer died or gave up before it let us go
+        for number in restored:
+            libc.signal(number, _SIG_DFL)
+        code = 0
+        if directory is not None and libc.chdir(directory) != 0:
+            code = get_errno()
+        if code == 0:
+            for candidate in candidates:
+                libc.execve(candidate, arguments, environ)
+                failed = get_errno()
+                # As execvp(3): go on past what is not there, but remember a file that may not run.
+                if failed not in (errno.ENOENT, errno.ENOTDIR):
+                    code = failed
+                    if failed != errno.EACCES:
+                        break
+            code = code or errno.ENOENT
+        byte.raw = code.to_bytes(4, "little")
+        libc.write(failure_write, byte, 4)
+        libc._exit(125)
+    os.close(go_read)
+    os.close(failure_write)
+    if pid < 0:
+        os.close(go_write)
+        os.close(failure_read)
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot start a process: {os.strerror(code)}")
+    return PausedChild(pid, go_write, failure_read)
+
+
+def spawn_doorbell() -> int:
+    """A child that only sleeps and dies with the calling thread.
+
+    The tracer's thread blocks in waitpid(2), and no other thread can wake it but through an
+    event of one of its children: a signal to this one, seized as it is, is such an event.
+    """
+    libc = _libc
+    pid: int = libc.fork()
+    if pid == 0:
+        libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        libc.setsid()  # the terminal's signals are not for it
+        libc.syscall(_SYS_CLOSE_RANGE, 0, 0xFFFFFFFF, 0)  # holds no pipe open
+        while True:
+            libc.pause()
+    if pid < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot start a process: {os.strerror(code)}")
+    return pid

@@ -1,0 +1,137 @@
+"""A process's memory through /proc/PID/mem, or word by word with ptrace where that is forbidden.
+
+The kernel lets a tracer read pages without read permission and write pages without write
+permission this way, breaking copy-on-write as it does (mm/memory.c, FOLL_FORCE); it brings
+in pages that are not resident.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+
+from ptrace_uprobes.errors import MemoryFault
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone
+
+__all__ = ["ProcessMemory"]
+
+_WORD = 8
+
+
+class ProcessMemory:
+    """Reads and writes of one address space. Reads may come from any thread of ours.
+
+    `tid` names a thread of the address space; the fallback needs it stopped.
+    """
+
+    __slots__ = ("_fd", "tid")
+
+    def __init__(self, tid: int) -> None:
+        self.tid = tid
+        self._fd = -1
+        try:
+            self._fd = os.open(f"/proc/{tid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        except (PermissionError, FileNotFoundError):
+            # Forbidden by an LSM, or no /proc: PEEK and POKE still work.
+            pass
+
+    @property
+    def by_file(self) -> bool:
+        """Whether /proc/PID/mem serves; otherwise the thread must be stopped for an access."""
+        return self._fd >= 0
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def read(self, address: int, size: int) -> bytes:
+        """Exactly `size` bytes; raises `MemoryFault`."""
+        data = self.read_some(address, size)
+        if len(data) != size:
+            raise MemoryFault(address + len(data), size - len(data))
+        return data
+
+    def read_some(self, address: int, size: int) -> bytes:
+        """Up to `size` bytes: as many as are mapped from `address` on."""
+        if size <= 0 or not 0 <= address < 1 << 63:
+            return b""
+        if self._fd < 0:
+            return self._peek(address, size)
+        parts = []
+        while size > 0:
+            try:
+                part = os.pread(self._fd, size, address)
+            except OSError as error:
+                if error.errno not in (errno.EIO, errno.EFAULT, errno.ESRCH, errno.EINVAL):
+                    raise
+                break
+            if not part:
+                break
+            parts.append(part)
+            address += len(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def write(self, address: int, data: bytes) -> None:
+        """All of `data`; raises `MemoryFault`."""
+        if not 0 <= address < 1 << 63:
+            raise MemoryFault(address, len(data))
+        if self._fd < 0:
+            self._poke(address, data)
+            return
+        done = 0
+        while done < len(data):
+            try:
+                count = os.pwrite(self._fd, data[done:], address + done)
+            except PermissionError:
+                # proc_mem.force_override=never, or an LSM: the mapping is not writable this way.
+                self._poke(address + done, data[done:])
+                return
+            except OSError as error:
+                if error.errno not in (errno.EIO, errno.EFAULT, errno.ESRCH, errno.EINVAL):
+                    raise
+                count = 0
+            if count <= 0:
+                raise MemoryFault(address + done, len(data) - done)
+            done += count
+
+    def _peek_word(self, address: int) -> bytes | None:
+        try:
+            value = ptrace_calls.call(ptrace_calls.PEEKTEXT, self.tid, address)
+        except (TraceeGone, OSError):
+            # EIO: not mapped. ESRCH: the thread is gone, and its memory with it.
+            return None
+        return struct.pack("<q", value)
+
+    def _peek(self, address: int, size: int) -> bytes:
+        data = bytearray()
+        word = address & -_WORD
+        while word < address + size:
+            part = self._peek_word(word)
+            if part is None:
+                break
+            data += part
+            word += _WORD
+        skip = address & (_WORD - 1)
+        return bytes(data[skip : skip + size])
+
+    def _poke(self, address: int, data: bytes) -> None:
+        word = address & -_WORD
+        end = address + len(data)
+        while word < end:
+            part = self._peek_word(word)
+            if part is None:
+                raise MemoryFault(word, end - word)
+            merged = bytearray(part)
+            low, high = max(address, word), min(end, word + _WORD)
+            merged[low - word : high - word] = data[low - address : high - address]
+            try:
+                ptrace_calls.call(
+                    ptrace_calls.POKETEXT, self.tid, word, struct.unpack("<q", merged)[0]
+                )
+            except (TraceeGone, OSError) as error:
+                raise MemoryFault(word, end - word) from error
+            word += _WORD

@@ -1,0 +1,85 @@
+"""Why a process cannot be traced, in words that tell the user what to do (ptrace(2))."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ptrace_uprobes.arch.base import Architecture
+from ptrace_uprobes.arch.x86 import BY_ELF_MACHINE
+from ptrace_uprobes.errors import AlreadyTraced, NotPermitted, UnsupportedTracee, UprobesError
+from ptrace_uprobes.linux.process_info import Status, command_name, read_status
+
+__all__ = ["architecture_of", "check_can_be_probed", "explain_refusal"]
+
+_YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
+_ELF_HEADER_SIZE = 20
+
+
+def check_can_be_probed(pid: int) -> Status:
+    """Refuse what can never be probed, before anything is done to it; returns its status."""
+    status = read_status(pid)
+    if status.tgid == os.getpid():
+        raise NotPermitted(pid, "it is this very process; trace it from another one")
+    if status.state in "ZX":
+        raise UnsupportedTracee(pid, f"it has exited and is a zombie; its parent is {status.ppid}")
+    if not status.has_memory:
+        raise UnsupportedTracee(pid, f"{status.name} is a kernel thread; it has no user code")
+    if status.tracer:
+        raise AlreadyTraced(pid, status.tracer, command_name(status.tracer))
+    return status
+
+
+def explain_refusal(pid: int, error: OSError) -> UprobesError:
+    """The error to raise when PTRACE_SEIZE was refused."""
+    status = read_status(pid)
+    if status.tracer:
+        return AlreadyTraced(pid, status.tracer, command_name(status.tracer))
+    if status.state in "ZX":
+        return UnsupportedTracee(pid, "it has just exited")
+    if status.uid != os.geteuid() and os.geteuid() != 0:
+        return NotPermitted(
+            pid,
+            f"it belongs to user {status.uid} and you are {os.geteuid()}; "
+            "run as that user or as root",
+        )
+    try:
+        scope = int(_YAMA.read_text())
+    except (OSError, ValueError):
+        scope = 0
+    if scope == 3:
+        return NotPermitted(pid, "Yama forbids ptrace until reboot (kernel.yama.ptrace_scope=3)")
+    if scope == 2:
+        return NotPermitted(pid, "Yama allows only root (kernel.yama.ptrace_scope=2)")
+    if scope == 1:
+        return NotPermitted(
+            pid,
+            "Yama allows only descendants (kernel.yama.ptrace_scope=1); launch the program with "
+            "`-- COMMAND`, or run as root, or set kernel.yama.ptrace_scope=0",
+        )
+    return NotPermitted(
+        pid,
+        f"the kernel refused ({error.strerror}); it may be set-uid, not dumpable or protected "
+        "by a security module; run as root",
+    )
+
+
+def architecture_of(pid: int) -> Architecture:
+    """The architecture of the program that `pid` runs, from its ELF header; refuses others."""
+    try:
+        with open(f"/proc/{pid}/exe", "rb") as file:
+            header = file.read(_ELF_HEADER_SIZE)
+    except OSError:
+        # Unreadable for us (a set-uid or deleted file on a dead mount): the memory decides later.
+        header = b""
+    if len(header) < _ELF_HEADER_SIZE or header[:4] != b"\x7fELF":
+        raise UnsupportedTracee(pid, "its program file is no readable ELF file")
+    bits = {1: 32, 2: 64}.get(header[4], 0)
+    machine = int.from_bytes(header[18:20], "little")
+    architecture = BY_ELF_MACHINE.get((machine, bits))
+    if architecture is None:
+        raise UnsupportedTracee(
+            pid,
+            f"it is a {bits}-bit program for ELF machine {machine}; only x86-64 is supported yet",
+        )
+    return architecture

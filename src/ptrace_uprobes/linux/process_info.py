@@ -1,0 +1,91 @@
+"""Facts of a process or thread from /proc (proc(5))."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ptrace_uprobes.errors import NoSuchProcess
+
+__all__ = ["Status", "command_name", "last_cpu", "read_status", "thread_ids"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """/proc/PID/status, the fields that the engine asks for. Signal sets are bit masks."""
+
+    name: str
+    state: str
+    tgid: int
+    ppid: int
+    tracer: int
+    uid: int
+    seccomp: int
+    pending: int
+    shared_pending: int
+    blocked: int
+    ignored: int
+    caught: int
+    has_memory: bool
+    """False for a zombie and for a kernel thread."""
+
+    def catches(self, signal_number: int) -> bool:
+        return bool(self.caught >> (signal_number - 1) & 1)
+
+    def ignores(self, signal_number: int) -> bool:
+        return bool(self.ignored >> (signal_number - 1) & 1)
+
+
+def read_status(tid: int) -> Status:
+    """The status of a process or thread now; raises `NoSuchProcess`."""
+    try:
+        with open(f"/proc/{tid}/status", encoding="utf-8", errors="replace") as file:
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise NoSuchProcess(tid) from error
+
+    def mask(name: str) -> int:
+        return int(fields.get(name, "0"), 16)
+
+    return Status(
+        name=fields["Name"],
+        state=fields["State"][0],
+        tgid=int(fields["Tgid"]),
+        ppid=int(fields["PPid"]),
+        tracer=int(fields["TracerPid"]),
+        uid=int(fields["Uid"].split()[1]),
+        seccomp=int(fields.get("Seccomp", "0")),
+        pending=mask("SigPnd"),
+        shared_pending=mask("ShdPnd"),
+        blocked=mask("SigBlk"),
+        ignored=mask("SigIgn"),
+        caught=mask("SigCgt"),
+        has_memory="VmSize" in fields,
+    )
+
+
+def command_name(tid: int) -> str:
+    """The thread's comm, or `?` if it is gone."""
+    try:
+        with open(f"/proc/{tid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except (FileNotFoundError, ProcessLookupError):
+        return "?"
+
+
+def thread_ids(pid: int) -> list[int]:
+    """The threads of a process now; empty if it is gone."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def last_cpu(tid: int) -> int | None:
+    """The CPU that the thread last ran on (field 39 of /proc/TID/stat)."""
+    try:
+        with open(f"/proc/{tid}/stat", encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(text.rpartition(")")[2].split()[36])

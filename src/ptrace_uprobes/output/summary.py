@@ -1,0 +1,104 @@
+"""The facts of a finished run, frozen, for any format to print."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from os.path import basename
+
+from ptrace_uprobes.engine import Result
+from ptrace_uprobes.probe import Probe
+
+__all__ = ["ProbeSummary", "SiteSummary", "Summary", "summarize"]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSummary:
+    """One place of a probe, summed over the processes that have it."""
+
+    name: str
+    hits: int
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeSummary:
+    """One SPEC's totals."""
+
+    spec: str
+    hits: int
+    missed: int
+    missed_causes: Mapping[str, int]
+    handler_errors: int
+    sites: tuple[SiteSummary, ...]
+    """Empty unless the SPEC names many places."""
+    pending: bool
+    """Its place was never loaded, so that nothing was planted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One run."""
+
+    probes: tuple[ProbeSummary, ...]
+    mechanisms: Mapping[str, int]
+    """Sites by the way their displaced instruction was executed."""
+    preferred: str
+    """`auto`, or the mechanism that was asked for."""
+    exit_status: int | None
+    """None if the program was still running when we let go of it."""
+    ended: str
+
+    @property
+    def hits(self) -> int:
+        return sum(probe.hits for probe in self.probes)
+
+    @property
+    def missed(self) -> int:
+        return sum(probe.missed for probe in self.probes)
+
+    @property
+    def not_as_preferred(self) -> Mapping[str, int]:
+        """Sites that could not have the mechanism that was asked for, by what they got."""
+        if self.preferred == "auto":
+            return {}
+        return {name: n for name, n in self.mechanisms.items() if name != self.preferred and n}
+
+
+def summarize(result: Result, probes: Iterable[Probe], preferred: str) -> Summary:
+    """Take the totals of `probes` once the run has ended."""
+    return Summary(
+        probes=tuple(
+            ProbeSummary(
+                spec=probe.spec,
+                hits=result.hits.get(probe, probe.hits),
+                missed=result.missed.get(probe, probe.missed),
+                missed_causes=dict(probe.missed_causes),
+                handler_errors=probe.handler_errors,
+                sites=_sites_of(probe),
+                pending=probe.pending,
+            )
+            for probe in probes
+        ),
+        mechanisms=dict(result.mechanisms),
+        preferred=preferred,
+        exit_status=result.exit_status,
+        ended=result.ended,
+    )
+
+
+def _sites_of(probe: Probe) -> tuple[SiteSummary, ...]:
+    """The probe's places under names that tell them apart; none if it names one place."""
+    places = {(site.label, site.module) for site in probe.sites}
+    if len(places) < 2 and not any(character in probe.spec for character in "*?["):
+        return ()
+    modules_of_label = Counter(label for label, _ in places)
+    hits: Counter[str] = Counter()
+    missed: Counter[str] = Counter()
+    for site in probe.sites:
+        ambiguous = modules_of_label[site.label] > 1
+        name = f"{basename(site.module)}:{site.label}" if ambiguous else site.label
+        hits[name] += site.hits
+        missed[name] += site.missed
+    return tuple(SiteSummary(name, hits[name], missed[name]) for name in hits)

@@ -1,0 +1,275 @@
+"""Probe: what the user asked for. Hit: one execution that reached a site of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.errors import HitIsOver, MemoryFault
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.process_info import command_name
+from ptrace_uprobes.linux.ptrace_calls import UserRegs
+from ptrace_uprobes.tracee import Thread
+
+if TYPE_CHECKING:
+    from ptrace_uprobes.definition.spec import Spec
+
+__all__ = ["Handler", "Hit", "Probe", "ProbeHost", "Registers", "SiteCount"]
+
+_monotonic_ns = time.monotonic_ns
+_PAGE = 4096
+
+
+class Registers(UserRegs):  # type: ignore[misc]  # the binding has no type information
+    """The general registers at a hit, by their x86-64 names; assigning one marks the set dirty.
+
+    `rip` is the site's address. Assign it to go elsewhere instead of executing the
+    displaced instruction.
+    """
+
+    dirty: bool
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "dirty":
+            if name not in ptrace_calls.USER_OFFSETS:
+                raise AttributeError(f"there is no register {name!r}")
+            self.__dict__["dirty"] = True
+        super().__setattr__(name, value)
+
+
+class SiteCount:
+    """The hits of one probe at one place. Incremented by the engine only."""
+
+    __slots__ = ("address", "hits", "label", "missed", "module", "probe")
+
+    def __init__(self, probe: Probe, label: str, address: VirtAddr, module: str) -> None:
+        self.probe = probe
+        self.label = label
+        self.address = address
+        self.module = module
+        self.hits = 0
+        self.missed = 0
+
+    def __repr__(self) -> str:
+        return f"SiteCount({self.label!r}, {self.address:#x}, hits={self.hits})"
+
+
+Handler = Callable[["Hit"], object]
+
+
+class ProbeHost(Protocol):
+    """What a probe asks of the engine that it belongs to; callable from any thread."""
+
+    def set_enabled(self, probe: Probe, enabled: bool) -> None: ...
+
+    def set_handler(self, probe: Probe, handler: Handler | None) -> None: ...
+
+    def remove_probe(self, probe: Probe) -> None: ...
+
+
+class Probe:
+    """A place, a handler, on or off. Made by `Engine.probe`.
+
+    Also a decorator: `@engine.probe("libc:malloc")` makes the function its handler.
+    """
+
+    __slots__ = (
+        "_enabled",
+        "_host",
+        "blocking",
+        "definition",
+        "handler",
+        "handler_errors",
+        "missed_causes",
+        "pending",
+        "places",
+        "removed",
+    )
+
+    def __init__(
+        self, definition: Spec, handler: Handler | None, host: ProbeHost, *, blocking: bool
+    ) -> None:
+        self.definition = definition
+        self.handler = handler
+        self.blocking = blocking
+        self.pending = True
+        """No place found yet; it is planted when a library that has it is loaded."""
+        self.removed = False
+        self.handler_errors = 0
+        self.missed_causes: dict[str, int] = {}
+        self.places: dict[tuple[str, str], SiteCount] = {}
+        """Counts by (module, label): all processes and all mappings together."""
+        self._enabled = True
+        self._host = host
+
+    def __call__(self, handler: Handler) -> Probe:
+        self._host.set_handler(self, handler)
+        return self
+
+    def __repr__(self) -> str:
+        return f"Probe({self.spec!r}, hits={self.hits})"
+
+    @property
+    def spec(self) -> str:
+        """The SPEC as given."""
+        return self.definition.text
+
+    @property
+    def sites(self) -> list[SiteCount]:
+        return list(self.places.values())
+
+    @property
+    def hits(self) -> int:
+        return sum(place.hits for place in list(self.places.values()))
+
+    @property
+    def missed(self) -> int:
+        """Executions that could not be delivered; `missed_causes` says why."""
+        return sum(self.missed_causes.values())
+
+    @property
+    def enabled(self) -> bool:
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        self._host.set_enabled(self, bool(value))
+
+    def remove(self) -> None:
+        """Take it out for good; other probes at the same sites stay."""
+        self._host.remove_probe(self)
+
+    def mark_enabled(self, value: bool) -> None:
+        """For the engine: the state after it has acted."""
+        self._enabled = value
+
+    def miss(self, cause: str) -> None:
+        """For the engine: one execution was not delivered."""
+        self.missed_causes[cause] = self.missed_causes.get(cause, 0) + 1
+
+
+class Hit:
+    """One execution that reached a site. Valid while its handler runs.
+
+    Addresses are ints; `time_ns` is CLOCK_MONOTONIC; registers are read on first use.
+    """
+
+    # Made at every hit that has a handler: attributes that cost anything are properties.
+    __slots__ = ("_count", "_over", "_registers", "_thread", "address", "time_ns")
+
+    def __init__(self, count: SiteCount, thread: Thread, address: VirtAddr) -> None:
+        self._count = count
+        self._thread = thread
+        self._registers: Registers | None = None
+        self._over = False
+        self.address = address
+        self.time_ns = _monotonic_ns()
+
+    @property
+    def probe(self) -> Probe:
+        return self._count.probe
+
+    @property
+    def label(self) -> str:
+        """The place within the probe: `malloc`, `malloc+0x4`, `0x401234`."""
+        return self._count.label
+
+    @property
+    def module(self) -> str:
+        """The file that the place lies in, as the program named it."""
+        return self._count.module
+
+    @property
+    def pid(self) -> int:
+        return self._thread.process.pid
+
+    @property
+    def tid(self) -> int:
+        return self._thread.tid
+
+    @property
+    def comm(self) -> str:
+        """The thread's name, as in /proc/PID/comm."""
+        return command_name(self._thread.tid)
+
+    @property
+    def registers(self) -> Registers:
+        """The registers before the displaced instruction; what is assigned is written back."""
+        registers = self._registers
+        if registers is None:
+            self._check("registers")
+            registers = Registers()
+            ptrace_calls.get_registers(self._thread.tid, registers)
+            registers.rip = self.address
+            registers.dirty = False
+            self._registers = registers
+        return registers
+
+    def argument(self, number: int) -> int:
+        """Integer argument `number`, counted from 0, at a function's first instruction."""
+        names = self._thread.process.space.architecture.argument_registers
+        if number < 0:
+            raise ValueError("arguments are counted from 0")
+        if number < len(names):
+            return int(getattr(self.registers, names[number]))
+        # SysV ABI 3.2.3: the rest lie above the return address, eight bytes each.
+        offset = 8 * (1 + number - len(names))
+        return int.from_bytes(self.read(self.registers.rsp + offset, 8), "little")
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes of memory, our traps not shown; raises `MemoryFault`."""
+        self._check("read")
+        data: bytes = self._thread.process.space.extra.traps.read(address, size)
+        return data
+
+    def read_string(self, address: int, limit: int = 4096) -> bytes:
+        """The bytes up to a NUL, at most `limit` of them; raises `MemoryFault` if the first
+        byte is not mapped."""
+        self._check("read_string")
+        traps = self._thread.process.space.extra.traps
+        parts = bytearray()
+        while len(parts) < limit:
+            at = address + len(parts)
+            size = min(limit - len(parts), _PAGE - at % _PAGE, 256)
+            part = traps.read_some(at, size)
+            if not part and not parts:
+                raise MemoryFault(address, 1)
+            end = part.find(b"\0")
+            if end >= 0:
+                parts += part[:end]
+                break
+            parts += part
+            if len(part) < size:
+                break
+        return bytes(parts)
+
+    def write(self, address: int, data: bytes) -> None:
+        """Change the program's memory; raises `MemoryFault`. Instructions under a probe are
+        refused with ValueError, since a copy of them is what runs."""
+        self._check("write")
+        self._thread.process.space.extra.write(address, bytes(data))
+
+    def symbol(self, address: int) -> str:
+        """`name+0x12` for a code address, `module+0x1234` where no symbol covers it."""
+        self._check("symbol")
+        text: str = self._thread.process.space.extra.name_of(address)
+        return text
+
+    def return_now(self, value: int = 0) -> None:
+        """Skip the function: return `value` to its caller. For a function's first instruction."""
+        registers = self.registers
+        architecture = self._thread.process.space.architecture
+        target = self.read(registers.rsp, architecture.word_size)
+        registers.rax = value & 0xFFFFFFFFFFFFFFFF
+        registers.rsp += architecture.word_size
+        registers.rip = int.from_bytes(target, "little")
+
+    def _check(self, what: str) -> None:
+        if self._over:
+            raise HitIsOver(what)
+
+    def close(self) -> None:
+        """For the engine: the handler has returned."""
+        self._over = True

@@ -1,0 +1,143 @@
+"""The traps in one address space, and reads of its memory that do not show them.
+
+A trap is one byte of a private copy of a page: the kernel copies the page when it is
+written through /proc/PID/mem, so neither the file nor any other process that maps it sees it.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+
+from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.arch.base import Architecture
+from ptrace_uprobes.errors import MemoryFault
+from ptrace_uprobes.linux.memory import ProcessMemory
+
+__all__ = ["TrapTable"]
+
+_JOIN = 512
+"""Traps closer than this are written in one go: a write costs about what copying 2 KiB does."""
+
+
+class TrapTable:
+    """Which addresses hold a trap of ours, and the bytes that stood there."""
+
+    __slots__ = ("_armed", "_memory", "_sorted", "_trap")
+
+    def __init__(self, memory: ProcessMemory, architecture: Architecture) -> None:
+        self._memory = memory
+        self._trap = architecture.breakpoint
+        self._armed: dict[int, int] = {}
+        self._sorted: list[int] | None = []
+
+    def __len__(self) -> int:
+        return len(self._armed)
+
+    def __contains__(self, address: int) -> bool:
+        return address in self._armed
+
+    def addresses(self) -> list[VirtAddr]:
+        return [VirtAddr(address) for address in self._armed]
+
+    def copy_for(self, memory: ProcessMemory, architecture: Architecture) -> TrapTable:
+        """The table of a forked child, whose memory is a copy of this one's."""
+        other = TrapTable(memory, architecture)
+        other._armed = dict(self._armed)
+        other._sorted = None
+        return other
+
+    def arm(self, addresses: Sequence[VirtAddr], *, joined: bool) -> list[VirtAddr]:
+        """Write traps; gives the addresses that could not be written, which hold none.
+
+        `joined` allows one write over many traps and the bytes between them. It is for memory
+        that the program cannot write itself: a byte that it changed meanwhile would be lost.
+        """
+        failed: list[VirtAddr] = []
+        todo = sorted(address for address in addresses if address not in self._armed)
+        for run in _runs(todo, _JOIN if joined else 1):
+            start, end = run[0], run[-1] + 1
+            try:
+                data = bytearray(self._memory.read(start, end - start))
+                for address in run:
+                    self._armed[address] = data[address - start]
+                    data[address - start : address - start + 1] = self._trap
+                self._memory.write(start, bytes(data))
+            except MemoryFault:
+                for address in run:
+                    self._armed.pop(address, None)
+                if len(run) == 1:
+                    failed.append(run[0])
+                else:
+                    failed += [a for one in run for a in self.arm([one], joined=False)]
+        self._sorted = None
+        return failed
+
+    def disarm(self, addresses: Iterable[VirtAddr], *, joined: bool) -> None:
+        """Put the original bytes back. Memory that is gone has nothing to be put back."""
+        todo = sorted(address for address in addresses if address in self._armed)
+        for run in _runs(todo, _JOIN if joined else 1):
+            start, end = run[0], run[-1] + 1
+            try:
+                data = bytearray(self._memory.read(start, end - start))
+                for address in run:
+                    # Only what still is our trap: the program may have put new code there.
+                    if data[address - start] == self._trap[0]:
+                        data[address - start] = self._armed[address]
+                self._memory.write(start, bytes(data))
+            except MemoryFault:
+                if len(run) > 1:
+                    for one in run:
+                        self.disarm([one], joined=False)
+            for address in run:
+                self._armed.pop(address, None)
+        self._sorted = None
+
+    def forget(self, addresses: Iterable[VirtAddr]) -> None:
+        """These were unmapped: they hold no trap any more."""
+        for address in addresses:
+            self._armed.pop(address, None)
+        self._sorted = None
+
+    def read(self, address: int, size: int) -> bytes:
+        """Exactly `size` bytes as the program's own code has them; raises `MemoryFault`."""
+        return self._mask(address, self._memory.read(address, size))
+
+    def read_some(self, address: int, size: int) -> bytes:
+        """As `read`, but as many bytes as are mapped."""
+        return self._mask(address, self._memory.read_some(address, size))
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write program memory and keep our traps: under one, what is to be put back changes."""
+        shown = bytearray(data)
+        for trap in self._within(address, len(data)):
+            self._armed[trap] = data[trap - address]
+            shown[trap - address] = self._trap[0]
+        self._memory.write(address, bytes(shown))
+
+    def _mask(self, address: int, data: bytes) -> bytes:
+        hidden = self._within(address, len(data))
+        if not hidden:
+            return data
+        shown = bytearray(data)
+        for trap in hidden:
+            if shown[trap - address] == self._trap[0]:
+                shown[trap - address] = self._armed[trap]
+        return bytes(shown)
+
+    def _within(self, address: int, size: int) -> list[int]:
+        if self._sorted is None:
+            self._sorted = sorted(self._armed)
+        low = bisect.bisect_left(self._sorted, address)
+        high = bisect.bisect_left(self._sorted, address + size, low)
+        return self._sorted[low:high]
+
+
+def _runs(addresses: list[VirtAddr], join: int) -> list[list[VirtAddr]]:
+    runs: list[list[VirtAddr]] = []
+    for address in addresses:
+        if runs and address - runs[-1][-1] < join and join > 1:
+            runs[-1].append(address)
+        else:
+            runs.append([address])
+    return runs

@@ -1,0 +1,1 @@
+"""Single-step out of line: plans, slots and the stepper."""

@@ -1,0 +1,229 @@
+"""Slots: where displaced instructions run, in memory that we map into the tracee.
+
+A slot is written once, before its trap, and never changes or moves while we are attached;
+all threads share it, whether they run through it (boost) or are stepped in it. Slots lie
+within 2 GiB of their sites, so that a RIP-relative operand needs only its displacement mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.linux.maps import Mapping
+from ptrace_uprobes.linux.memory import ProcessMemory
+from ptrace_uprobes.ssol.plan import Fixup, SlotCode
+
+__all__ = ["Region", "Slot", "SlotArea", "candidate_places", "padding_gaps"]
+
+PAGE: Final = 4096
+REACH: Final = (1 << 31) - (1 << 20)
+_ALIGN_SHIFT: Final = 4
+_ALIGN: Final = 1 << _ALIGN_SHIFT
+_GADGET: Final = b"\x0f\x05\xcc"  # syscall; int3
+_FAR: Final = 16 << 20
+_LOWEST: Final = 0x10000  # vm.mmap_min_addr
+_STACK_AT_LEAST: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One displaced instruction's place: `[start, end)`, and what each point in it means."""
+
+    start: VirtAddr
+    end: VirtAddr
+    site: VirtAddr
+    fixups: tuple[Fixup, ...]
+
+    def fixup(self, rip: int) -> Fixup | None:
+        """What a thread that stands at `rip` has done; None inside an instruction."""
+        offset = rip - self.start
+        for fixup in self.fixups:
+            if fixup.offset == offset:
+                return fixup
+        return None
+
+
+class Region:
+    """A stretch of executable memory that slots are taken from in order."""
+
+    __slots__ = ("end", "mapped", "next", "start")
+
+    def __init__(self, start: VirtAddr, end: VirtAddr, *, mapped: bool) -> None:
+        self.start = start
+        self.end = end
+        self.mapped = mapped
+        """Ours to unmap; else the padding at the end of a segment of the program."""
+        self.next = start
+
+    def take(self, size: int) -> VirtAddr | None:
+        address = -(-self.next // _ALIGN) * _ALIGN
+        if address + size > self.end:
+            return None
+        self.next = VirtAddr(address + size)
+        return VirtAddr(address)
+
+    def reaches(self, site: int) -> bool:
+        return abs(self.start - site) < REACH and abs(self.end - site) < REACH
+
+
+class SlotArea:
+    """All slots of one address space."""
+
+    __slots__ = ("_cells", "_memory", "by_site", "padding", "regions")
+
+    def __init__(self, memory: ProcessMemory) -> None:
+        self._memory = memory
+        self._cells: dict[int, Slot] = {}
+        self.by_site: dict[int, Slot] = {}
+        self.regions: list[Region] = []
+        self.padding: list[tuple[VirtAddr, bytes]] = []
+        """What stood in borrowed padding, to be put back."""
+
+    def copy_for(self, memory: ProcessMemory) -> SlotArea:
+        """The area of a forked child, whose memory is a copy."""
+        other = SlotArea(memory)
+        other._cells = dict(self._cells)
+        other.by_site = dict(self.by_site)
+        for region in self.regions:
+            copy = Region(region.start, region.end, mapped=region.mapped)
+            copy.next = region.next
+            other.regions.append(copy)
+        other.padding = list(self.padding)
+        return other
+
+    def add_region(self, start: VirtAddr, size: int, *, mapped: bool) -> Region:
+        """Take over executable memory; its first bytes become a system call gadget."""
+        region = Region(start, VirtAddr(start + size), mapped=mapped)
+        if not mapped:
+            self.padding.append((start, self._memory.read(start, size)))
+        self._memory.write(start, _GADGET)
+        region.next = VirtAddr(start + _ALIGN)
+        self.regions.append(region)
+        return region
+
+    @property
+    def gadget(self) -> VirtAddr | None:
+        """The address of a `syscall` instruction of ours."""
+        return self.regions[0].start if self.regions else None
+
+    def allocate(self, site: VirtAddr, size: int) -> Iterator[VirtAddr]:
+        """Addresses for a slot of `size` bytes, each one taken; stop at the first that serves."""
+        for region in reversed(self.regions):
+            if region.reaches(site):
+                address = region.take(size)
+                if address is not None:
+                    yield address
+
+    def enter(self, site: VirtAddr, start: VirtAddr, code: SlotCode) -> Slot:
+        """Record a slot whose code is about to be written."""
+        slot = Slot(start, VirtAddr(start + len(code.code)), site, code.fixups)
+        for cell in range(start >> _ALIGN_SHIFT, ((slot.end - 1) >> _ALIGN_SHIFT) + 1):
+            self._cells[cell] = slot
+        self.by_site[site] = slot
+        return slot
+
+    def write(self, codes: Sequence[tuple[VirtAddr, bytes]]) -> None:
+        """Write many slots' code, neighbours in one go. Only for slots that nobody uses yet."""
+        ordered = sorted(codes)
+        index = 0
+        while index < len(ordered):
+            start, first = ordered[index]
+            data = bytearray(first)
+            index += 1
+            while index < len(ordered) and 0 <= ordered[index][0] - (start + len(data)) < _ALIGN:
+                data += b"\xcc" * (ordered[index][0] - (start + len(data)))
+                data += ordered[index][1]
+                index += 1
+            self._memory.write(start, bytes(data))
+
+    def at(self, rip: int) -> Slot | None:
+        """The slot that `rip` lies in."""
+        slot = self._cells.get(rip >> _ALIGN_SHIFT)
+        return slot if slot is not None and slot.start <= rip < slot.end else None
+
+    def forget_sites(self, sites: Sequence[VirtAddr]) -> None:
+        """These were unmapped. Their slots stay, for a thread may still be on its way out."""
+        for site in sites:
+            self.by_site.pop(site, None)
+
+    def restore_padding(self) -> None:
+        """Put the program's own bytes back where slots were borrowed from it."""
+        for start, data in self.padding:
+            self._memory.write(start, data)
+        self.padding.clear()
+
+
+def candidate_places(
+    mappings: Sequence[Mapping], low: int, high: int, size: int, stack_limit: int | None
+) -> Iterator[VirtAddr]:
+    """Addresses to map `size` bytes at, within reach of `[low, high)`, the best first.
+
+    The kernel places mappings top-down from below the stack's gap (mm/mmap.c), so the best
+    places are those it would come to last: above its start, or far from what it fills.
+    `stack_limit` is RLIMIT_STACK in bytes, None if unlimited.
+    """
+    size = -(-size // PAGE) * PAGE
+    holes = list(_holes(mappings))
+
+    def fits(start: int) -> bool:
+        end = start + size
+        near = abs(start - high) < REACH and abs(end - low) < REACH
+        return near and any(a <= start and end <= b for a, b in holes)
+
+    stack = next((m for m in mappings if m.path == "[stack]"), None)
+    if stack is not None and stack_limit is not None:
+        below = [m.end for m in mappings if m.end <= stack.start]
+        if below:
+            start = below[-1] + _FAR
+            if start + size + max(stack_limit, _STACK_AT_LEAST) < stack.end and fits(start):
+                yield VirtAddr(start)
+    if fits(low - _FAR - size):
+        # Below a program that is not in the mmap area, its heap grows the other way.
+        lower = [m for m in mappings if m.end <= low]
+        if not lower:
+            yield VirtAddr(low - _FAR - size)
+    if not [m for m in mappings if m.end <= low] and low - PAGE - size >= _LOWEST:
+        start = max(_LOWEST, low // 2 & -PAGE)
+        if fits(start):
+            yield VirtAddr(start)
+    # The far end of what can be reached, then nearer and nearer.
+    for distance in (0x60000000, 0x50000000, 0x40000000, 0x20000000, 0x8000000):
+        for start in (low - distance, high + distance):
+            start &= -PAGE
+            if start >= _LOWEST and fits(start):
+                yield VirtAddr(start)
+    for a, b in holes:
+        for start in (b - size, a):
+            if start >= _LOWEST and fits(start):
+                yield VirtAddr(start)
+
+
+def padding_gaps(
+    mappings: Sequence[Mapping], used: Sequence[tuple[int, int]]
+) -> Iterator[tuple[VirtAddr, int]]:
+    """(start, size) of bytes past the end of executable segments, in their last page.
+
+    `used` are the [start, end) address ranges of executable segments as the files state them.
+    """
+    for start, end in used:
+        page_end = -(-end // PAGE) * PAGE
+        first = -(-end // _ALIGN) * _ALIGN
+        if page_end - first < 2 * _ALIGN:
+            continue
+        if any(m.is_executable and m.start <= start and m.end >= page_end for m in mappings):
+            yield VirtAddr(first), page_end - first
+
+
+def _holes(mappings: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
+    previous = _LOWEST
+    for mapping in mappings:
+        if mapping.start >= 1 << 47:
+            break  # [vsyscall]
+        if mapping.start > previous:
+            yield previous, mapping.start
+        previous = max(previous, mapping.end)
+    if previous < (1 << 47) - PAGE:
+        yield previous, (1 << 47) - PAGE

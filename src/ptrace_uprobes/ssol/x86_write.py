@@ -1,0 +1,67 @@
+"""Writes the machine code of a slot, noting what each instruction boundary means."""
+
+from __future__ import annotations
+
+from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.errors import OutOfReach
+from ptrace_uprobes.ssol.slot import Fixup, SlotCode
+
+__all__ = ["FAR_JUMP_SIZE", "MASK", "NEAR_JUMP_SIZE", "SlotWriter", "reaches"]
+
+MASK = (1 << 64) - 1
+NEAR_JUMP_SIZE = 5
+FAR_JUMP_SIZE = 14
+
+
+def reaches(source: int, target: int) -> bool:
+    """A signed 32-bit displacement leads from `source` (the next instruction) to `target`."""
+    return -0x8000_0000 <= _distance(source, target) < 0x8000_0000
+
+
+def _distance(source: int, target: int) -> int:
+    distance = (target - source) & MASK
+    return distance - (1 << 64) if distance >> 63 else distance
+
+
+class SlotWriter:
+    """Appends instructions; each `put` and `jump` is one instruction and one fixup."""
+
+    def __init__(self, slot: VirtAddr, site: VirtAddr) -> None:
+        self.slot = slot
+        self._site = site
+        self._code = bytearray()
+        self._fixups: list[Fixup] = []
+
+    @property
+    def here(self) -> VirtAddr:
+        return VirtAddr((self.slot + len(self._code)) & MASK)
+
+    def before(self, *, sp_delta: int = 0) -> None:
+        """From here on the displaced instruction has not taken effect."""
+        self._fixups.append(Fixup(len(self._code), self._site, False, sp_delta))
+
+    def after(self, rip: VirtAddr, *, registers: tuple[tuple[str, int], ...] = ()) -> None:
+        """At this boundary it has, and the program would be at `rip`."""
+        self._fixups.append(Fixup(len(self._code), rip, True, 0, registers))
+
+    def put(self, code: bytes) -> None:
+        self._code += code
+
+    def displacement_to(self, target: VirtAddr, size: int) -> bytes:
+        """The rel32 or disp32 to `target` of an instruction of `size` bytes that starts here."""
+        distance = _distance(self.here + size, target)
+        if not -0x8000_0000 <= distance < 0x8000_0000:
+            raise OutOfReach(self.slot, target)
+        return distance.to_bytes(4, "little", signed=True)
+
+    def jump(self, target: VirtAddr) -> None:
+        """One instruction that needs no register, flag or stack."""
+        if reaches(self.here + NEAR_JUMP_SIZE, target):
+            # jmp target
+            self._code += b"\xe9" + self.displacement_to(target, NEAR_JUMP_SIZE)
+        else:
+            # jmp *0(%rip); .quad target
+            self._code += b"\xff\x25\x00\x00\x00\x00" + target.to_bytes(8, "little")
+
+    def finish(self) -> SlotCode:
+        return SlotCode(bytes(self._code), tuple(self._fixups))

@@ -1,0 +1,297 @@
+"""One ELF file, and the code that its symbols name."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from ptrace_uprobes.addresses import ElfAddr
+from ptrace_uprobes.errors import UnreadableElf
+from ptrace_uprobes.symbols import debug_files
+from ptrace_uprobes.symbols.close_names import close_names
+from ptrace_uprobes.symbols.dynamic import read_dynamic
+from ptrace_uprobes.symbols.functions import FunctionIndex
+from ptrace_uprobes.symbols.headers import (
+    PT_DYNAMIC,
+    PT_INTERP,
+    PT_LOAD,
+    Headers,
+    Segment,
+    read_headers,
+)
+from ptrace_uprobes.symbols.source import BytesSource, FileIdentity, FileSource, Source
+from ptrace_uprobes.symbols.symbol import FUNCTION_KINDS, Symbol, rank_of, symbol_of
+from ptrace_uprobes.symbols.tables import (
+    STT_GNU_IFUNC,
+    STT_NOTYPE,
+    Entry,
+    SymbolTable,
+    dynamic_table,
+    static_table,
+)
+from ptrace_uprobes.symbols.versions import VersionTable
+
+__all__ = ["DEBUG_ROOT", "Image", "Segment", "Symbol", "image_from_bytes", "open_image"]
+
+DEBUG_ROOT: Final = "/usr/lib/debug"
+
+_CODE_KINDS = FUNCTION_KINDS | {STT_NOTYPE}
+_MOST_NAME_BYTES: Final = 1 << 26
+_MOST_IMAGES: Final = 128
+
+
+class Image:
+    """What one ELF file says. Immutable; symbol tables are read when they are asked for."""
+
+    def __init__(
+        self,
+        source: Source,
+        path: str,
+        *,
+        root: str = "",
+        debug_root: str = DEBUG_ROOT,
+        bias_in_memory: int | None = None,
+    ) -> None:
+        """`root` is where the file system that `path` is in is seen from here.
+
+        `bias_in_memory` is the load bias of a source that is a live process's memory.
+        """
+        self._source = source
+        self._headers = headers = read_headers(source, in_memory=bias_in_memory is not None)
+        self.root = root
+        self._debug_root = debug_root
+        self._dynamic = read_dynamic(source, headers, bias_in_memory or 0)
+        self.path = path
+        self.machine = headers.machine
+        self.elf_class = headers.elf_class
+        self.is_position_independent = headers.is_position_independent
+        self.entry = headers.entry
+        self.segments = tuple(s for s in headers.segments if s.kind == PT_LOAD)
+        self._code = tuple(s for s in self.segments if s.is_executable)
+        self.build_id = debug_files.read_build_id(source, headers)
+        self.interpreter = _interpreter(source, headers)
+        self.soname = self._dynamic.soname if self._dynamic is not None else None
+        self.dynamic_address = next(
+            (s.address for s in headers.segments if s.kind == PT_DYNAMIC), None
+        )
+        _check_segments(source, self.segments)
+
+    def __repr__(self) -> str:
+        return f"<Image {self.path}>"
+
+    @property
+    def identity(self) -> FileIdentity | None:
+        """The file's, if it was read from a file."""
+        return self._source.identity if isinstance(self._source, FileSource) else None
+
+    def begins_with(self, head: bytes) -> bool:
+        """Whether the file's first bytes are these."""
+        return len(head) <= self._source.size and self._source.read(0, len(head)) == head
+
+    def is_code(self, address: int) -> bool:
+        return any(segment.contains(address) for segment in self._code)
+
+    def lookup(self, name: str, version: str | None = None) -> list[Symbol]:
+        """The code of exactly this name, in the order of addresses, one symbol an address.
+
+        Without a version: the default one, as the linker and dlsym(3) choose, and every
+        local function of the name; only where there is none of these, the old versions.
+        """
+        if not name:
+            return []
+        encoded = name.encode("utf-8", "surrogateescape")
+        found: dict[int, Symbol] = {}
+        for table, versions in self._tables_with_versions:
+            for entry in table.named(encoded):
+                if entry.kind in _CODE_KINDS and self.is_code(entry.value):
+                    symbol = symbol_of(entry, versions)
+                    if version is None or version == symbol.version:
+                        found.setdefault(symbol.address, symbol)
+        symbols = [found[address] for address in sorted(found)]
+        return [s for s in symbols if s.is_default_version] or symbols
+
+    def glob(self, pattern: str, version: str | None = None) -> list[Symbol]:
+        """The functions whose names match, one symbol for each address and name.
+
+        Old versions too; `version`, a pattern as well, narrows them.
+        """
+        found = self._matching(pattern, version)
+        return [symbol_of(*found[key]) for key in sorted(found)]
+
+    def glob_best(self, pattern: str, version: str | None = None) -> list[Symbol]:
+        """As `glob`, but one symbol for each address: by the likeliest of its names.
+
+        An IFUNC and its resolver have one address and are two functions.
+        """
+        best: dict[tuple[int, bool], tuple[Entry, VersionTable | None]] = {}
+        for (address, _), match in self._matching(pattern, version).items():
+            key = address, match[0].kind == STT_GNU_IFUNC
+            known = best.setdefault(key, match)
+            if known is not match and rank_of(*match) < rank_of(*known):
+                best[key] = match
+        return [symbol_of(*best[key]) for key in sorted(best)]
+
+    def _matching(
+        self, pattern: str, version: str | None
+    ) -> dict[tuple[int, bytes], tuple[Entry, VersionTable | None]]:
+        """Entries by address and name. Hot for `*`: no object of ours but the entry."""
+        regex = re.compile(fnmatch.translate(pattern).encode("utf-8", "surrogateescape"), re.DOTALL)
+        wanted = re.compile(fnmatch.translate(version)) if version is not None else None
+        code = [(s.address, s.address + s.memory_size) for s in self._code]
+        found: dict[tuple[int, bytes], tuple[Entry, VersionTable | None]] = {}
+        name_bytes = 0
+        for table, versions in self._tables_with_versions:
+            for entry in table.matching(regex, FUNCTION_KINDS):
+                value = entry.value
+                for low, high in code:
+                    if low <= value < high:
+                        break
+                else:
+                    continue
+                if wanted is not None:
+                    stated = symbol_of(entry, versions).version
+                    if stated is None or not wanted.match(stated):
+                        continue
+                found.setdefault((value, entry.name.partition(b"@")[0]), (entry, versions))
+                name_bytes += len(entry.name)
+                if name_bytes > _MOST_NAME_BYTES:
+                    raise UnreadableElf(self.path, f"too many of its names match {pattern!r}")
+        return found
+
+    def symbol_at(self, address: ElfAddr) -> tuple[Symbol, int] | None:
+        """The innermost function that holds the address, and how far into it that is.
+
+        A function whose size is not known (0) counts as reaching to the next one.
+        """
+        if not self.is_code(address):
+            return None
+        found = self._functions.at(address)
+        if found is None:
+            return None
+        number, entry = found
+        return symbol_of(entry, self._tables_with_versions[number][1]), address - entry.value
+
+    def next_function(self, address: ElfAddr) -> ElfAddr | None:
+        """Where the first function after the address begins."""
+        start = self._functions.next_start(address)
+        return None if start is None else ElfAddr(start)
+
+    def close_names(self, name: str, count: int = 3) -> tuple[str, ...]:
+        """Names of functions that the user may have meant, the closest first."""
+        return close_names(name, self._function_names(), count)
+
+    def _function_names(self) -> Iterator[str]:
+        for table in self._tables:
+            for name in table.names(FUNCTION_KINDS):
+                yield name.partition(b"@")[0].decode("utf-8", "surrogateescape")
+
+    @functools.cached_property
+    def _tables(self) -> tuple[SymbolTable, ...]:
+        """The dynamic table first: it has the public names, and their versions."""
+        tables = [
+            dynamic_table(self._source, self._headers, self._dynamic),
+            static_table(self._source, self._headers),
+            *self._separate_tables(),
+        ]
+        return tuple(table for table in tables if table is not None)
+
+    @functools.cached_property
+    def _tables_with_versions(self) -> tuple[tuple[SymbolTable, VersionTable | None], ...]:
+        return tuple((table, table.versions()) for table in self._tables)
+
+    @functools.cached_property
+    def _functions(self) -> FunctionIndex:
+        return FunctionIndex(self._tables, self.is_code)
+
+    def _separate_tables(self) -> Iterator[SymbolTable | None]:
+        compressed = debug_files.embedded(self._source, self._headers)
+        if compressed is not None:
+            yield self._static_table_of(compressed)
+        link = debug_files.read_debug_link(self._source, self._headers)
+        # Debug files lie where the file itself is, not where a link to it is.
+        origin = self.path if self.root else os.path.realpath(self.path)
+        for path, crc in debug_files.candidates(
+            origin, self.root, self.build_id, link, self._debug_root
+        ):
+            table = self._table_of_debug_file(path, crc)
+            if table is not None:
+                yield table
+                return
+
+    def _table_of_debug_file(self, path: str, crc: int | None) -> SymbolTable | None:
+        try:
+            source = FileSource(path, path)
+        except UnreadableElf:
+            return None  # most candidates do not exist
+        if source.identity == self.identity:
+            return None
+        if crc is not None and not debug_files.crc_matches(source, crc):
+            return None
+        return self._static_table_of(source)
+
+    def _static_table_of(self, source: Source) -> SymbolTable | None:
+        """A debug file's table; a file that cannot be read, or of another build, is as none."""
+        try:
+            headers = read_headers(source)
+            build_id = debug_files.read_build_id(source, headers)
+            if self.build_id is not None and build_id not in (None, self.build_id):
+                return None
+            return static_table(source, headers)
+        except UnreadableElf:
+            return None
+
+
+def _interpreter(source: Source, headers: Headers) -> str | None:
+    segment = next((s for s in headers.segments if s.kind == PT_INTERP), None)
+    # PATH_MAX, as load_elf_binary (fs/binfmt_elf.c) has it
+    if segment is None or not 2 <= segment.file_size <= 4096:
+        return None
+    if segment.offset + segment.file_size > source.size:
+        return None
+    text = source.read(segment.offset, segment.file_size).partition(b"\0")[0]
+    return text.decode("utf-8", "surrogateescape")
+
+
+def _check_segments(source: Source, segments: Iterable[Segment]) -> None:
+    for segment in segments:
+        if segment.offset + segment.file_size > source.size:
+            raise UnreadableElf(source.name, "it is cut short inside a segment")
+        if segment.address + max(segment.memory_size, segment.file_size) > 1 << 64:
+            raise UnreadableElf(source.name, "a segment wraps around the address space")
+
+
+_images: OrderedDict[tuple[FileIdentity, str, str, str], Image] = OrderedDict()
+
+
+def open_image(
+    path: str, *, name: str | None = None, root: str = "", debug_root: str = DEBUG_ROOT
+) -> Image:
+    """The image of the file that is at `path` now; raises `UnreadableElf`.
+
+    `name` is what the file is called by users and its own process, if not `path`; `root` is
+    that process's root directory as seen from here. An unchanged file is read once.
+    """
+    name = path if name is None else name
+    source = FileSource(path, name)
+    key = (source.identity, name, root, debug_root)
+    image = _images.get(key)
+    if image is None:
+        image = Image(source, name, root=root, debug_root=debug_root)
+        _images[key] = image
+        while len(_images) > _MOST_IMAGES:
+            _images.popitem(last=False)
+    else:
+        source.close()
+        _images.move_to_end(key)
+    return image
+
+
+@functools.lru_cache(maxsize=8)
+def image_from_bytes(data: bytes, name: str) -> Image:
+    """The image of a file's content, such as the vDSO's; raises `UnreadableElf`."""
+    return Image(BytesSource(data, name), name)

@@ -1,0 +1,154 @@
+"""Specs to places: which addresses of a process a user's words mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ptrace_uprobes.addresses import ElfAddr, VirtAddr
+from ptrace_uprobes.definition.spec import Spec
+from ptrace_uprobes.errors import BadAddress, ModuleNotLoaded, SymbolNotFound, UprobesError
+from ptrace_uprobes.symbols.close_names import close_names
+from ptrace_uprobes.symbols.modules import Module
+from ptrace_uprobes.symbols.symbol import Symbol
+
+__all__ = ["Place", "explain_missing", "resolve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An address to probe, and what it is called."""
+
+    module: Module
+    symbol: Symbol | None
+    """What it was found by; for an address, the function that holds it."""
+    address: VirtAddr
+    """Where the probe belongs; for an IFUNC, where its resolver begins."""
+    label: str
+    """`malloc`, `malloc+0x4`, `0x401234`."""
+    is_ifunc: bool
+    """The probe belongs at what the resolver at `address` returns, plus `offset`."""
+    offset: int = 0
+    """Bytes past the symbol."""
+
+
+def resolve(spec: Spec, modules: Sequence[Module]) -> list[Place]:
+    """The places that the spec names in these modules, one an address; none is no error.
+
+    Raises `BadAddress` for a place that is known and holds no code.
+    """
+    if spec.name is None:
+        return _resolve_address(spec, modules)
+    for group in _searched(spec, modules):
+        places: dict[tuple[int, bool], Place] = {}
+        for module in group:
+            for place in _in_module(spec, module):
+                places.setdefault((place.address, place.is_ifunc), place)
+        if places:
+            return list(places.values())
+    return []
+
+
+def _searched(spec: Spec, modules: Sequence[Module]) -> Iterator[Sequence[Module]]:
+    """Groups of modules, each searched only if nothing is in those before."""
+    if spec.module is not None:
+        yield [module for module in modules if module.matches(spec.module)]
+        return
+    yield [module for module in modules if module.is_main]
+    yield [module for module in modules if not module.is_main]
+
+
+def _in_module(spec: Spec, module: Module) -> Iterator[Place]:
+    assert spec.name is not None
+    if spec.is_glob:
+        for symbol in module.image.glob_best(spec.name, spec.version):
+            yield _place(module, symbol, symbol.label, 0)
+        return
+    for symbol in module.image.lookup(spec.name, spec.version):
+        label = symbol.label if spec.version is None else f"{symbol.name}@{spec.version}"
+        if spec.offset:
+            _check_offset(spec, module, symbol)
+            label += f"+{spec.offset:#x}"
+        yield _place(module, symbol, label, spec.offset)
+
+
+def _place(module: Module, symbol: Symbol, label: str, offset: int) -> Place:
+    start = module.to_virtual(symbol.address)
+    address = start if symbol.is_ifunc else VirtAddr(start + offset)
+    return Place(module, symbol, address, label, symbol.is_ifunc, offset)
+
+
+def _check_offset(spec: Spec, module: Module, symbol: Symbol) -> None:
+    if symbol.is_ifunc:
+        return  # the size is the resolver's
+    address = module.to_virtual(symbol.address) + spec.offset
+    if symbol.size and spec.offset >= symbol.size:
+        raise BadAddress(address, f"{symbol.name} in {module.name} has only {symbol.size} bytes")
+    if not module.image.is_code(symbol.address + spec.offset):
+        raise BadAddress(address, f"{module.name} has no code there")
+
+
+def _resolve_address(spec: Spec, modules: Sequence[Module]) -> list[Place]:
+    assert spec.address is not None
+    label = f"{spec.address:#x}"
+    places = []
+    for module in modules:
+        if spec.module is None:
+            if not module.contains(spec.address):
+                continue
+            address = module.to_elf(VirtAddr(spec.address))
+        elif module.matches(spec.module):
+            address = ElfAddr(spec.address)
+        else:
+            continue
+        if not module.image.is_code(address):
+            raise BadAddress(spec.address, f"{module.name} has no code there")
+        found = module.image.symbol_at(address)
+        symbol = found[0] if found is not None else None
+        places.append(Place(module, symbol, module.to_virtual(address), label, False))
+    return places
+
+
+def explain_missing(spec: Spec, modules: Sequence[Module]) -> UprobesError:
+    """Why `resolve` found nothing, as an error to raise once no more modules will come."""
+    searched = modules
+    if spec.module is not None:
+        searched = [module for module in modules if module.matches(spec.module)]
+        if not searched:
+            return ModuleNotLoaded(spec.module, tuple(module.name for module in modules))
+    if spec.name is None:
+        return BadAddress(spec.address or 0, "no program or library is loaded there")
+    where = _names(searched)
+    if spec.is_glob:
+        return SymbolNotFound(spec.place, where)
+    if spec.version is not None:
+        versions = sorted(
+            {
+                f"{symbol.name}@{symbol.version}"
+                for module in searched
+                for symbol in module.image.glob(_escaped(spec.name))
+                if symbol.version is not None
+            }
+        )
+        if versions:
+            return SymbolNotFound(spec.place, where, tuple(versions[:3]))
+    if spec.module is not None:
+        others = [module for module in modules if module not in searched]
+        has_it = [m.name for m in others if m.image.lookup(spec.name)]
+        if has_it:
+            return SymbolNotFound(
+                spec.place, where, tuple(f"{module}:{spec.name}" for module in has_it[:3])
+            )
+    names = (name for module in searched for name in module.image.close_names(spec.name))
+    return SymbolNotFound(spec.place, where, close_names(spec.name, names))
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _names(modules: Sequence[Module]) -> str:
+    names = [module.name for module in modules]
+    if len(names) <= 4:
+        return ", ".join(names) or "any loaded module"
+    return f"{', '.join(names[:3])} and {len(names) - 3} more loaded modules"

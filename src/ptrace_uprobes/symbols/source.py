@@ -1,0 +1,159 @@
+"""Where an image's bytes come from: a file, or memory.
+
+Files are read with pread(2), never mapped: touching a mapped page past the end of a file
+that somebody cuts short meanwhile is a SIGBUS (mmap(2)), and the death of the tracer.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from ptrace_uprobes.errors import MemoryFault, UnreadableElf
+from ptrace_uprobes.linux.maps import Mapping
+
+__all__ = [
+    "BytesSource",
+    "FileIdentity",
+    "FileSource",
+    "MemorySource",
+    "Source",
+    "chunks",
+    "identity_of",
+]
+
+_CHUNK = 1 << 20
+
+
+class Source(Protocol):
+    """Bytes at offsets."""
+
+    @property
+    def name(self) -> str:
+        """What an error calls it."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Exactly these bytes; raises `UnreadableElf` where there are fewer."""
+
+
+class FileIdentity(NamedTuple):
+    """What tells one state of one file from every other."""
+
+    device: int
+    inode: int
+    modified_ns: int
+    size: int
+
+
+class FileSource:
+    """A regular file, kept open: its path may be gone when its symbols are asked for.
+
+    It is closed with the last of the modules, of any number of processes, that share it.
+    """
+
+    __slots__ = ("__weakref__", "_close", "_descriptor", "identity", "name", "size")
+
+    def __init__(self, path: str, name: str) -> None:
+        """Opens `path`; errors call it `name`. Raises `UnreadableElf`."""
+        self.name = name
+        try:
+            # Opening a device can do things; O_NONBLOCK: a FIFO must not make us wait.
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise UnreadableElf(name, "it is not a regular file")
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+            self._descriptor = os.open(path, flags)
+        except OSError as error:
+            raise UnreadableElf(name, error.strerror or str(error)) from error
+        except ValueError as error:  # a NUL in the path
+            raise UnreadableElf(name, str(error)) from error
+        self._close = weakref.finalize(self, os.close, self._descriptor)
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            self._close()
+            raise UnreadableElf(name, "it is not a regular file")
+        self.size = status.st_size
+        self.identity = identity_of(status)
+
+    def close(self) -> None:
+        self._close()
+
+    def read(self, offset: int, size: int) -> bytes:
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise cut_short(self.name, offset, size)
+        try:
+            data = os.pread(self._descriptor, size, offset)
+            while len(data) < size:
+                more = os.pread(self._descriptor, size - len(data), offset + len(data))
+                if not more:
+                    raise cut_short(self.name, offset, size)
+                data += more
+        except OSError as error:
+            raise UnreadableElf(self.name, error.strerror or str(error)) from error
+        return data
+
+
+class BytesSource:
+    """A file's content in memory."""
+
+    __slots__ = ("_data", "name", "size")
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self._data = data
+        self.name = name
+        self.size = len(data)
+
+    def read(self, offset: int, size: int) -> bytes:
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise cut_short(self.name, offset, size)
+        return self._data[offset : offset + size]
+
+
+class MemorySource:
+    """A file as far as a live process has it mapped."""
+
+    __slots__ = ("_mappings", "_read_memory", "name", "size")
+
+    def __init__(
+        self,
+        read_memory: Callable[[int, int], bytes],
+        mappings: Sequence[Mapping],
+        name: str,
+    ) -> None:
+        """`mappings` are those of the one file that belong together."""
+        self._read_memory = read_memory
+        self._mappings = mappings
+        self.name = name
+        self.size = max((m.offset + m.size for m in mappings), default=0)
+
+    def read(self, offset: int, size: int) -> bytes:
+        if size == 0:
+            return b""
+        for mapping in self._mappings:
+            delta = offset - mapping.offset
+            if delta >= 0 and delta + size <= mapping.size:
+                try:
+                    return self._read_memory(mapping.start + delta, size)
+                except MemoryFault as error:
+                    raise UnreadableElf(self.name, str(error)) from error
+        raise cut_short(self.name, offset, size)
+
+
+def identity_of(status: os.stat_result) -> FileIdentity:
+    return FileIdentity(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def cut_short(name: str, offset: int, size: int) -> UnreadableElf:
+    return UnreadableElf(name, f"it is cut short: {size} bytes at offset {offset:#x} are missing")
+
+
+def chunks(source: Source, offset: int, size: int, unit: int = 1) -> Iterator[tuple[int, bytes]]:
+    """`size` bytes at `offset` in pieces of whole `unit`s, each with its place in the range."""
+    step = _CHUNK - _CHUNK % unit
+    for start in range(0, size, step):
+        yield start, source.read(offset + start, min(step, size - start))

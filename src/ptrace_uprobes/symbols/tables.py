@@ -1,0 +1,305 @@
+"""One symbol table of one file, read in bulk.
+
+A name is searched for as bytes in the string table, and then only the entries that point at
+it are looked at: one name of a file with 100,000 symbols costs two searches of bytes and no
+object per symbol. Tables are read when they are needed and not kept.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from ptrace_uprobes.symbols.dynamic import Dynamic, Range, symbols_of
+from ptrace_uprobes.symbols.headers import Headers, Section
+from ptrace_uprobes.symbols.source import Source, chunks
+from ptrace_uprobes.symbols.versions import VersionTable, read_versions
+
+__all__ = [
+    "STB_LOCAL",
+    "STT_FUNC",
+    "STT_GNU_IFUNC",
+    "STT_NOTYPE",
+    "Entry",
+    "SymbolTable",
+    "dynamic_table",
+    "static_table",
+]
+
+STT_NOTYPE: Final = 0
+STT_FUNC: Final = 2
+STT_GNU_IFUNC: Final = 10
+STB_LOCAL: Final = 0
+
+_SHT_SYMTAB: Final = 2
+_SHT_DYNSYM: Final = 11
+_SHT_GNU_VERDEF: Final = 0x6FFFFFFD
+_SHT_GNU_VERSYM: Final = 0x6FFFFFFF
+_SHN_UNDEF: Final = 0
+_SHN_LORESERVE: Final = 0xFF00
+_SHN_XINDEX: Final = 0xFFFF
+
+_MOST_BYTES: Final = 1 << 29
+"""No linker has written a larger table; a file that claims one is not read into memory."""
+_LONGEST_NAME: Final = 1 << 16
+"""Mangled C++ names grow long, but no name of a program that was ever built is longer."""
+_FEW: Final = 16
+"""Up to so many string offsets, searching for each beats looking at every entry."""
+_TOO_MANY: Final = 1024
+"""With so many string offsets that end in the name, comparing each symbol's is cheaper."""
+
+# name, value, size, info, other, section index; and name, info, other, index, value, size
+_ENTRY = {32: struct.Struct("<IIIBBH"), 64: struct.Struct("<IBBHQQ")}
+
+
+class Entry(NamedTuple):
+    """A defined symbol, as the table has it. A tuple: globs make thousands."""
+
+    number: int
+    """Its place in the table."""
+    name: bytes
+    """With its version, in a static table: `memcpy@@GLIBC_2.14`."""
+    info: int
+    value: int
+    size: int
+
+    @property
+    def kind(self) -> int:
+        return self.info & 15
+
+    @property
+    def binding(self) -> int:
+        return self.info >> 4
+
+
+class SymbolTable:
+    """`.symtab` or `.dynsym`, with its strings and versions."""
+
+    def __init__(
+        self,
+        source: Source,
+        elf_class: int,
+        symbols: Range,
+        strings: Range,
+        read_versions: Callable[[], VersionTable | None] | None = None,
+    ) -> None:
+        self._source = source
+        self._elf_class = elf_class
+        self._layout = _ENTRY[elf_class]
+        self._symbols = Range(symbols.offset, symbols.size - symbols.size % self._layout.size)
+        self._strings = strings
+        self._read_versions = read_versions
+
+    def __len__(self) -> int:
+        return self._symbols.size // self._layout.size
+
+    def versions(self) -> VersionTable | None:
+        return self._read_versions() if self._read_versions is not None else None
+
+    def rows(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """(index, string offset, info, value, size) of each defined symbol.
+
+        Hot for globs and for the index of functions: plain integers, no object of ours.
+        """
+        layout = self._layout
+        index = 0
+        for _, chunk in chunks(self._source, self._symbols.offset, self._symbols.size, layout.size):
+            if self._elf_class == 64:
+                for name, info, _, section, value, size in layout.iter_unpack(chunk):
+                    if 0 < section < _SHN_LORESERVE or section == _SHN_XINDEX:
+                        yield index, name, info, value, size
+                    index += 1
+            else:
+                for name, value, size, info, _, section in layout.iter_unpack(chunk):
+                    if 0 < section < _SHN_LORESERVE or section == _SHN_XINDEX:
+                        yield index, name, info, value, size
+                    index += 1
+
+    def strings(self) -> bytes:
+        return self._source.read(self._strings.offset, self._strings.size)
+
+    def entry(self, index: int) -> Entry | None:
+        """The symbol of this index, if it is defined and may be code."""
+        size = self._layout.size
+        return self._entry(index, self._source.read(self._symbols.offset + index * size, size))
+
+    def named(self, name: bytes) -> Iterator[Entry]:
+        """The symbols of this name, with any version.
+
+        A static table has versions in the names: `memcpy@GLIBC_2.2.5`, `memcpy@@GLIBC_2.14`.
+        """
+        offsets = self._string_offsets(name)
+        if offsets is None:
+            yield from self._named_by_comparing(name)
+        elif len(offsets) <= _FEW:
+            yield from self._named_by_searching(offsets)
+        else:
+            for index, string, _, _, _ in self.rows():
+                if string in offsets and (entry := self.entry(index)) is not None:
+                    yield entry
+
+    def matching(self, pattern: re.Pattern[bytes], kinds: frozenset[int]) -> Iterator[Entry]:
+        """The symbols of these kinds whose name, with any version cut off, matches."""
+        strings = self.strings()
+        find, match = strings.find, pattern.match
+        for index, string, info, value, size in self.rows():
+            if info & 15 in kinds:
+                end = find(b"\0", string, string + _LONGEST_NAME)
+                name = strings[string:end] if end > string else b""
+                if name and match(name.partition(b"@")[0]):
+                    yield Entry(index, name, info, value, size)
+
+    def names(self, kinds: frozenset[int]) -> Iterator[bytes]:
+        """The names of all symbols of these kinds."""
+        strings = self.strings()
+        for _, string, info, _, _ in self.rows():
+            if info & 15 in kinds:
+                end = strings.find(b"\0", string, string + _LONGEST_NAME)
+                if end > string:
+                    yield strings[string:end]
+
+    def _string_offsets(self, name: bytes) -> set[int] | None:
+        """Where `name` ends a string, or its unversioned part; None for too many places.
+
+        Linkers let a string be the tail of another (`malloc` in `__libc_malloc`), so that
+        what stands before it does not matter.
+        """
+        offsets: set[int] = set()
+        tail = b""
+        for start, chunk in chunks(self._source, self._strings.offset, self._strings.size):
+            data = tail + chunk
+            base = start - len(tail)
+            for terminated in (name + b"\0", name + b"@"):
+                at = data.find(terminated)
+                while at >= 0:
+                    offsets.add(base + at)
+                    if len(offsets) > _TOO_MANY:
+                        return None
+                    at = data.find(terminated, at + 1)
+            tail = data[-len(name) :]
+        return offsets
+
+    def _named_by_searching(self, offsets: set[int]) -> Iterator[Entry]:
+        size = self._layout.size
+        wanted = [struct.pack("<I", offset) for offset in offsets]
+        for start, chunk in chunks(self._source, self._symbols.offset, self._symbols.size, size):
+            for string in wanted:
+                at = chunk.find(string)
+                while at >= 0:
+                    excess = at % size
+                    if excess == 0:
+                        entry = self._entry((start + at) // size, chunk[at : at + size])
+                        if entry is not None:
+                            yield entry
+                    at = chunk.find(string, at - excess + size)
+
+    def _named_by_comparing(self, name: bytes) -> Iterator[Entry]:
+        strings = self.strings()
+        terminated = (name + b"\0", name + b"@")
+        for index, string, _, _, _ in self.rows():
+            if strings.startswith(terminated, string):
+                entry = self.entry(index)
+                if entry is not None:
+                    yield entry
+
+    def _entry(self, index: int, raw: bytes) -> Entry | None:
+        if self._elf_class == 64:
+            string, info, _, section, value, size = self._layout.unpack(raw)
+        else:
+            string, value, size, info, _, section = self._layout.unpack(raw)
+        if not (0 < section < _SHN_LORESERVE or section == _SHN_XINDEX):
+            return None
+        name = self._string(string)
+        return Entry(index, name, info, value, size) if name else None
+
+    def _string(self, offset: int) -> bytes:
+        """The string at `offset`; empty if it has no end."""
+        length = 128
+        while offset < self._strings.size:
+            available = min(length, self._strings.size - offset)
+            data = self._source.read(self._strings.offset + offset, available)
+            end = data.find(b"\0")
+            if end >= 0:
+                return data[:end]
+            if available < length or length >= _LONGEST_NAME:
+                break
+            length *= 8
+        return b""
+
+
+def static_table(source: Source, headers: Headers) -> SymbolTable | None:
+    """`.symtab`, which strip(1) removes."""
+    return _table_of_section(source, headers, headers.section_of_kind(_SHT_SYMTAB))
+
+
+def dynamic_table(source: Source, headers: Headers, dynamic: Dynamic | None) -> SymbolTable | None:
+    """`.dynsym`, which the dynamic loader needs; through the dynamic section if need be."""
+    section = headers.section_of_kind(_SHT_DYNSYM)
+    if section is not None and (strings := _strings_of(source, headers, section)) is not None:
+        symbols = _range_of(source, section)
+        indices = headers.section_of_kind(_SHT_GNU_VERSYM)
+        definitions = headers.section_of_kind(_SHT_GNU_VERDEF)
+        if symbols is not None:
+            return _versioned(
+                source,
+                headers,
+                symbols,
+                strings,
+                indices.offset if indices else None,
+                definitions.offset if definitions else None,
+            )
+    if dynamic is None or dynamic.strings is None:
+        return None
+    symbols = symbols_of(source, dynamic, headers.elf_class)
+    if symbols is None or max(symbols.size, dynamic.strings.size) > _MOST_BYTES:
+        return None
+    return _versioned(
+        source,
+        headers,
+        symbols,
+        dynamic.strings,
+        dynamic.version_indices,
+        dynamic.version_definitions,
+    )
+
+
+def _versioned(
+    source: Source,
+    headers: Headers,
+    symbols: Range,
+    strings: Range,
+    indices: int | None,
+    definitions: int | None,
+) -> SymbolTable:
+    def read() -> VersionTable | None:
+        if indices is None or definitions is None:
+            return None
+        count = symbols.size // _ENTRY[headers.elf_class].size
+        return read_versions(source, indices, count, definitions, strings.offset, strings.size)
+
+    return SymbolTable(source, headers.elf_class, symbols, strings, read)
+
+
+def _table_of_section(
+    source: Source, headers: Headers, section: Section | None
+) -> SymbolTable | None:
+    if section is None:
+        return None
+    symbols, strings = _range_of(source, section), _strings_of(source, headers, section)
+    if symbols is None or strings is None:
+        return None
+    return SymbolTable(source, headers.elf_class, symbols, strings)
+
+
+def _strings_of(source: Source, headers: Headers, section: Section) -> Range | None:
+    if not 0 < section.link < len(headers.sections):
+        return None
+    return _range_of(source, headers.sections[section.link])
+
+
+def _range_of(source: Source, section: Section) -> Range | None:
+    if section.size > _MOST_BYTES or section.offset + section.size > source.size:
+        return None
+    return Range(section.offset, section.size)

@@ -1,0 +1,190 @@
+"""Address spaces, processes and threads that are traced, and what one thread's state is.
+
+Traps and slots belong to an `AddressSpace`, never to a pid: threads share one, and so do
+vfork children until they exec.
+"""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from enum import Enum
+from typing import Any, Final
+
+from ptrace_uprobes.arch.base import Architecture
+from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.memory import ProcessMemory
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone
+
+__all__ = ["AddressSpace", "Process", "RunState", "Thread"]
+
+
+class RunState(Enum):
+    """Where a thread is between two of our looks at it."""
+
+    RUNNING = "running"
+    STOPPED = "in a ptrace-stop that we hold"
+    LISTENING = "in a group-stop, waiting for SIGCONT"
+    GONE = "ended, or ending"
+
+
+_serial = itertools.count(1)
+
+
+class AddressSpace:
+    """Memory that threads share; `placed` maps a trap's reported RIP to its site's record."""
+
+    __slots__ = ("architecture", "extra", "memory", "placed", "processes", "serial")
+
+    def __init__(self, leader: int, architecture: Architecture) -> None:
+        self.serial = next(_serial)
+        self.architecture = architecture
+        self.memory = ProcessMemory(leader)
+        self.processes: set[Process] = set()
+        self.placed: dict[int, Any] = {}
+        """Filled by the engine; keyed by the address just past the trap, as RIP stands there."""
+        self.extra: Any = None
+        """The engine's own record of this address space."""
+
+    def any_thread(self) -> Thread | None:
+        """A live thread, the leader of the first process if there is one."""
+        for process in self.processes:
+            for thread in process.threads.values():
+                if thread.state is not RunState.GONE:
+                    return thread
+        return None
+
+    def threads(self) -> list[Thread]:
+        return [thread for process in self.processes for thread in process.threads.values()]
+
+
+class Process:
+    """A thread group. `launched`: our own child. `followed`: the user named it, or its parent
+    is followed; else it is traced only for as long as it shares a followed one's memory."""
+
+    __slots__ = ("exec_count", "followed", "launched", "pid", "space", "threads")
+
+    def __init__(
+        self, pid: int, space: AddressSpace, *, launched: bool = False, followed: bool = True
+    ) -> None:
+        self.pid = pid
+        self.launched = launched
+        self.followed = followed
+        self.threads: dict[int, Thread] = {}
+        self.space = space
+        self.exec_count = 0
+        space.processes.add(self)
+
+    def move_to(self, space: AddressSpace) -> None:
+        """The process has exec'ed: it leaves the memory it had, shared or not."""
+        self.space.processes.discard(self)
+        if not self.space.processes:
+            self.space.memory.close()
+        self.space = space
+        space.processes.add(self)
+        for thread in self.threads.values():
+            thread.placed = space.placed
+
+
+class Thread:
+    """A traced thread. Every method is for the tracer's thread, with this one stopped."""
+
+    __slots__ = (
+        "after_exec",
+        "busy",
+        "in_group_stop",
+        "in_mmap",
+        "in_vfork",
+        "interrupted",
+        "new",
+        "placed",
+        "process",
+        "recheck_stop",
+        "reentries",
+        "resume_signal",
+        "state",
+        "stepping",
+        "stop_event",
+        "syscall_entry",
+        "syscall_mode",
+        "tid",
+    )
+
+    def __init__(self, tid: int, process: Process) -> None:
+        self.tid = tid
+        self.process = process
+        self.placed = process.space.placed
+        self.state = RunState.RUNNING
+        self.resume_signal = 0
+        """Signal to deliver at the next resumption; 0 for none."""
+        self.reentries: list[Any] = []
+        """Executions that a signal handler interrupted before their instruction ran."""
+        self.stepping: Any = None
+        """The hit whose displaced instruction is being single-stepped."""
+        self.busy = False
+        """A blocking handler has this thread."""
+        self.syscall_mode = False
+        self.syscall_entry = False
+        self.in_mmap = False
+        self.after_exec = False
+        self.in_vfork = False
+        """Waits, uninterruptibly, for its vfork child to exec or exit."""
+        self.recheck_stop = False
+        """Must be interrupted when resumed, since it was run out of a group-stop."""
+        self.interrupted = False
+        """PTRACE_INTERRUPT is on its way."""
+        self.new = False
+        """Its first stop has not been seen."""
+        self.in_group_stop = False
+        """Held by us in a group-stop."""
+        self.stop_event = 0
+        """The PTRACE_EVENT of the present stop, 0 for a stop on the way to user mode."""
+        process.threads[tid] = self
+
+    def interrupt(self) -> bool:
+        """Ask for a stop; False if the thread is gone."""
+        try:
+            ptrace_calls.call(ptrace_calls.INTERRUPT, self.tid)
+        except TraceeGone:
+            return False
+        self.interrupted = True
+        return True
+
+    def resume(self, number: int = 0) -> None:
+        """Let it run on, delivering signal `number`. A thread that is gone stays gone."""
+        self.state = RunState.RUNNING
+        self.stop_event = 0
+        if self.recheck_stop:
+            self.recheck_stop = False
+            self.interrupt()
+        request = ptrace_calls.SYSCALL if self.syscall_mode else ptrace_calls.CONT
+        try:
+            ptrace_calls.call(request, self.tid, 0, number)
+        except TraceeGone:
+            # Killed while stopped; its end will be reported by waitpid.
+            pass
+
+    def listen(self) -> None:
+        """Stay in the group-stop until SIGCONT, as the program would without us."""
+        self.state = RunState.LISTENING
+        try:
+            ptrace_calls.call(ptrace_calls.LISTEN, self.tid)
+        except TraceeGone:
+            pass
+
+    def detach(self, number: int = 0) -> None:
+        """Let go of it for good, delivering signal `number`."""
+        self.state = RunState.GONE
+        try:
+            ptrace_calls.call(ptrace_calls.DETACH, self.tid, 0, number)
+        except TraceeGone:
+            pass
+
+    def forget(self) -> None:
+        """It has ended: no table of ours holds it any more."""
+        self.state = RunState.GONE
+        self.process.threads.pop(self.tid, None)
+
+
+NO_SIGNAL: Final = 0
+SIGTRAP: Final = int(signal.SIGTRAP)

@@ -1,0 +1,108 @@
+"""Families of processes: followed they are counted whole, unfollowed they run clean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ptrace_uprobes as pu
+from tests.support.build import build_target
+from tests.support.probed import run_plain, run_probed
+from tests.support.target import parse_report, start_target
+
+MODES = ["tree", "vfork", "spawn", "chain", "thread-chain", "daemon", "shared-space", "killed"]
+
+
+@pytest.mark.parametrize("mechanism", ["auto", "step"])
+@pytest.mark.parametrize("mode", MODES)
+def test_with_follow_forks_every_hit_of_the_whole_family_is_counted(
+    mode: str, mechanism: str
+) -> None:
+    # GIVEN a family that counts its own executions in shared memory
+    program = build_target("forks.c")
+
+    # WHEN all of it is followed
+    probed = run_probed(
+        [program, mode, "4"], ["work", "parent_work"], follow_forks=True, mechanism=mechanism
+    )
+    report = parse_report(probed.outcome.stdout.decode())
+
+    # THEN the counts agree, and every exit status was what the family expected
+    assert probed.outcome.status == 11
+    assert report["unexpected"] == 0
+    assert probed.hits == {"work": report["work"], "parent_work": report["parent_work"]}
+    assert not any(probed.missed.values())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_follow_forks_children_run_clean_and_the_first_process_is_counted(
+    mode: str,
+) -> None:
+    # GIVEN the same family
+    program = build_target("forks.c")
+    plain = run_plain([program, mode, "4"])
+
+    # WHEN only the first process is probed
+    probed = run_probed([program, mode, "4"], ["work", "parent_work"])
+    report = parse_report(probed.outcome.stdout.decode())
+
+    # THEN no child died of a trap, and the first process's own hits are all there
+    assert probed.outcome == plain
+    assert report["unexpected"] == 0
+    assert probed.hits["parent_work"] == report["parent_work"]
+
+
+def test_attached_processes_are_followed_through_forks() -> None:
+    with start_target(build_target("forks.c"), "tree", "3") as target:
+        engine = pu.attach(target.pid, follow_forks=True)
+        probe = engine.probe("work")
+        engine.start()
+        target.go()
+        ended = target.finish()
+        engine.stop()
+    assert ended.status == 11
+    assert probe.hits == ended.report["work"]
+
+
+def test_each_hit_names_the_process_and_thread_that_made_it() -> None:
+    # GIVEN a handler that notes who hits
+    pids: set[int] = set()
+
+    def note(hit: pu.Hit) -> None:
+        pids.add(hit.pid)
+        assert hit.tid == hit.pid
+
+    # WHEN a tree of 15 processes runs
+    probed = run_probed([build_target("forks.c"), "tree", "3"], ["work"], follow_forks=True, handler=note)
+
+    # THEN it saw each of them, and the handler's own check never failed
+    assert len(pids) == 15
+    assert probed.warnings == ()
+
+
+def test_a_shell_pipeline_is_followed_through_every_exec(tmp_path: Path) -> None:
+    # GIVEN a pipeline whose last member prints how often its function ran
+    program = build_target("hot_loop.c")
+    script = f"{program} 10 | cat | sort; exec {program} 20"
+    plain = run_plain(["/bin/sh", "-c", script])
+
+    # WHEN the shell is probed for a function that only these have
+    probed = run_probed(["/bin/sh", "-c", script], [f"{program}:hot"], follow_forks=True)
+
+    # THEN it is planted in each image as it comes
+    assert probed.outcome == plain
+    assert probed.hits == {f"{program}:hot": 30}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("mode", ["tree", "killed", "vfork", "shared-space"])
+def test_large_families_are_counted_whole(mode: str) -> None:
+    size = "7" if mode == "tree" else "600"
+    probed = run_probed(
+        [build_target("forks.c"), mode, size], ["work", "parent_work"], follow_forks=True
+    )
+    report = parse_report(probed.outcome.stdout.decode())
+    assert probed.outcome.status == 11
+    assert report["unexpected"] == 0
+    assert probed.hits == {"work": report["work"], "parent_work": report["parent_work"]}

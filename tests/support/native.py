@@ -1,0 +1,180 @@
+"""Runs machine code on the processor from a given state: the truth about instructions.
+
+`NativeRunner` drives tests/targets/run_code.c, whose layout the constants repeat.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from dataclasses import dataclass, field, replace
+
+from ptrace_uprobes.errors import MemoryFault
+from tests.support.build import build_target
+
+__all__ = [
+    "ARENA_SIZE",
+    "BASES",
+    "DATA",
+    "FAR_BASE",
+    "REGISTERS",
+    "SITE",
+    "SLOT",
+    "STACK",
+    "WINDOW",
+    "Code",
+    "Machine",
+    "NativeRunner",
+    "Outcome",
+]
+
+REGISTERS = (
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
+    *("rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp", "rip", "eflags"),
+)
+BASES = (0x1000_0000, 0x9000_0000, 0x2000_0000_0000)
+FAR_BASE = 0x7000_0000_0000
+"""Has the same arenas, out of reach from those of BASES."""
+ARENA_SIZE = 0x10000
+WINDOW = 4096
+SITE, SLOT, DATA, STACK = 0, 0x100_0000, 0x200_0000, 0x300_0000
+"""Distances of the arenas from a base. SITE and SLOT hold int3 but for what a run puts there;
+DATA and STACK are one page each, with nothing mapped beside them."""
+
+_MAX_STEPS = 4
+_REQUEST = struct.Struct(f"<19Q QQ64s QQ64s 3Q 128s 256s {WINDOW}s {WINDOW}s")
+_REPLY = struct.Struct(f"<iiQ 18Q Q {18 * _MAX_STEPS}Q 512s 256s {WINDOW}s {WINDOW}s")
+_MASK = (1 << 64) - 1
+
+
+@dataclass(slots=True)
+class Machine:
+    """A thread's state as the planner's `Registers` and `TraceeMemory`; mutable."""
+
+    r8: int = 0
+    r9: int = 0
+    r10: int = 0
+    r11: int = 0
+    r12: int = 0
+    r13: int = 0
+    r14: int = 0
+    r15: int = 0
+    rdi: int = 0
+    rsi: int = 0
+    rbp: int = 0
+    rbx: int = 0
+    rdx: int = 0
+    rax: int = 0
+    rcx: int = 0
+    rsp: int = 0
+    rip: int = 0
+    eflags: int = 0x202
+    fs_base: int = 0
+    gs_base: int = 0
+    base: int = BASES[0]
+    data: bytes = field(default=bytes(WINDOW), repr=False)
+    stack: bytes = field(default=bytes(WINDOW), repr=False)
+    x87: bytes = field(default=bytes(128), repr=False)
+    xmm: bytes = field(default=bytes(256), repr=False)
+
+    def registers(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in REGISTERS}
+
+    def read(self, address: int, size: int) -> bytes:
+        at, _, content = self._window(address, size)
+        return content[address - at : address - at + size]
+
+    def write(self, address: int, data: bytes) -> None:
+        at, name, content = self._window(address, len(data))
+        offset = address - at
+        setattr(self, name, content[:offset] + data + content[offset + len(data) :])
+
+    def _window(self, address: int, size: int) -> tuple[int, str, bytes]:
+        for at, name, content in (
+            (self.base + DATA, "data", self.data),
+            (self.base + STACK, "stack", self.stack),
+        ):
+            if at <= address and address + size <= at + WINDOW:
+                return at, name, content
+        raise MemoryFault(address, size)
+
+    def copy(self) -> Machine:
+        return replace(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Bytes to put at an address of a SITE or SLOT arena."""
+
+    at: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a run ended, and in which state."""
+
+    signal: int
+    signal_code: int
+    fault_address: int
+    registers: dict[str, int]
+    stepped: tuple[dict[str, int], ...] = field(repr=False)
+    """The registers after each single step within the range asked for."""
+    fxsave: bytes = field(repr=False)
+    ymm_high: bytes = field(repr=False)
+    data: bytes = field(repr=False)
+    stack: bytes = field(repr=False)
+
+
+class NativeRunner:
+    """A child process that runs code; use as a context manager."""
+
+    def __init__(self) -> None:
+        self._child = subprocess.Popen(
+            [build_target("run_code.c")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def __enter__(self) -> NativeRunner:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._child.stdin.close()
+        self._child.stdout.close()
+        self._child.wait()
+
+    def run(self, machine: Machine, *codes: Code, step: tuple[int, int] = (0, 0)) -> Outcome:
+        """Run from `machine`'s RIP until a signal; `step`: single-step in this range."""
+        places: list[int | bytes] = []
+        for code in (*codes, Code(0, b""), Code(0, b""))[:2]:
+            places += [code.at, len(code.content), code.content]
+        request = _REQUEST.pack(
+            *(value & _MASK for value in machine.registers().values()),
+            machine.gs_base,
+            *places,
+            machine.base,
+            *step,
+            machine.x87,
+            machine.xmm,
+            machine.data,
+            machine.stack,
+        )
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._child.stdin.write(request)
+        self._child.stdin.flush()
+        answer = self._child.stdout.read(_REPLY.size)
+        if len(answer) != _REPLY.size:
+            raise RuntimeError(f"run_code ended with {self._child.wait()}")
+        signal, code_, fault, *rest = _REPLY.unpack(answer)
+        count = rest[18]
+        steps = [rest[19 + 18 * i : 37 + 18 * i] for i in range(count)]
+        return Outcome(
+            signal,
+            code_,
+            fault,
+            dict(zip(REGISTERS, rest[:18], strict=True)),
+            tuple(dict(zip(REGISTERS, values, strict=True)) for values in steps),
+            *rest[-4:],
+        )

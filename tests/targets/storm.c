@@ -1,0 +1,66 @@
+/* storm COUNT: calls hot() COUNT times while other threads bombard the calling one with
+ * signals, SIGTRAP among them; the handler checks the RIP it interrupted. Prints its counts. */
+#include "target.h"
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <ucontext.h>
+
+static volatile unsigned long hot_calls, handled, strange_rips;
+static atomic_int done;
+static pthread_t victim;
+
+NOINLINE long hot(long a)
+{
+    hot_calls++;
+    return a + 1;
+}
+
+NOINLINE void on_signal(int signal, siginfo_t *info, void *context)
+{
+    (void)signal;
+    (void)info;
+    handled++;
+    if (!in_own_code(((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP]))
+        strange_rips++;
+}
+
+static void *bombard(void *argument)
+{
+    while (!atomic_load(&done)) {
+        pthread_kill(victim, (int)(intptr_t)argument);
+        usleep(100);
+    }
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    long count = argc > 1 ? atol(argv[1]) : 1000, value = 0;
+    pthread_t senders[3];
+    static const int signals[3] = {SIGUSR1, SIGUSR2, SIGTRAP};
+    learn_own_code();
+    struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_RESTART};
+    for (int i = 0; i < 3; i++)
+        sigaction(signals[i], &action, NULL);
+    victim = pthread_self();
+    say_ready();
+    wait_go();
+    sigset_t set;
+    sigemptyset(&set);
+    for (int i = 0; i < 3; i++)
+        sigaddset(&set, signals[i]);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    for (int i = 0; i < 3; i++)
+        pthread_create(&senders[i], NULL, bombard, (void *)(intptr_t)signals[i]);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    for (long i = 0; i < count; i++)
+        value = hot(value);
+    atomic_store(&done, 1);
+    for (int i = 0; i < 3; i++)
+        pthread_join(senders[i], NULL);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    printf("hot %lu\non_signal %lu\nstrange_rips %lu\nwrong_value %d\n", hot_calls, handled,
+           strange_rips, value != count);
+    return 0;
+}

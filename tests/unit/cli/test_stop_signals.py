@@ -1,0 +1,73 @@
+"""Stop signals: noted while something is traced, raised while nothing is."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from ptrace_uprobes.cli.stop_signals import StopRequested, StopSignals
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+@pytest.fixture(autouse=True)
+def dispositions() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in STOPS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_while_nothing_is_traced_a_signal_ends_us_at_once(number: int) -> None:
+    with pytest.raises(StopRequested) as caught, StopSignals(launching=True):
+        os.kill(os.getpid(), number)
+    assert caught.value.number == number
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_while_something_is_traced_each_signal_calls_the_actions(number: int) -> None:
+    calls: list[str] = []
+    with StopSignals(launching=True) as signals, signals.deferred():
+        with signals.calling(lambda: calls.append("interrupt"), lambda: calls.append("hasten")):
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+    assert calls == ["interrupt", "hasten"] * 2
+    assert signals.received == number
+
+
+def test_a_signal_that_came_during_the_set_up_is_acted_on_after_it() -> None:
+    calls: list[str] = []
+    with StopSignals(launching=True) as signals, signals.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with signals.calling(lambda: calls.append("interrupt")):
+            assert calls == ["interrupt"]
+
+
+def test_afterwards_the_dispositions_are_what_they_were() -> None:
+    before = {number: signal.getsignal(number) for number in STOPS}
+    with StopSignals(launching=True):
+        assert signal.getsignal(signal.SIGTERM) != before[signal.SIGTERM]
+    assert {number: signal.getsignal(number) for number in STOPS} == before
+
+
+def test_a_command_inherits_that_a_signal_is_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignals(launching=True):
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_background_job_that_attached_can_still_be_asked_to_end() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with pytest.raises(StopRequested), StopSignals(launching=False):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_under_nohup_a_hangup_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopSignals(launching=False):
+        os.kill(os.getpid(), signal.SIGHUP)
