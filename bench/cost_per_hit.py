@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.machine import cpus
-from bench.statistics import median_with_interval
+from bench.interval import median_with_interval
 from tests.support.build import build_target
 from tests.support.elf_tools import functions
 from tests.support.target import parse_report
@@ -127,7 +127,9 @@ def main() -> None:
             slow = place.tracer != place.tracee or contest.mechanism == "step"
             _compare(contest, place, _HITS // 4 if slow else _HITS, _PAIRS)
         for mode in ("step", "reinsert"):
-            cost = median_with_interval([_time(_reference(mode, place), _HITS // 4) for _ in range(5)])
+            cost = median_with_interval(
+                [_time(_reference(mode, place), _HITS // 4) for _ in range(5)]
+            )
             print(f"  for comparison: C loop ({mode}) {cost.median:.2f} µs")
     print("goals are for one CPU, on a machine that does nothing else")
 

@@ -18,7 +18,11 @@ def describe() -> str:
     """Machine, kernel and interpreter in a few lines."""
     text = Path("/proc/cpuinfo").read_text()
     model = next(
-        (line.split(":", 1)[1].strip() for line in text.splitlines() if line.startswith("model name")),
+        (
+            line.split(":", 1)[1].strip()
+            for line in text.splitlines()
+            if line.startswith("model name")
+        ),
         "unknown",
     )
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "")

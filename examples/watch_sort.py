@@ -32,13 +32,16 @@ def show(hit: pu.Hit) -> None:
     print(f"\n{hit.comm}-{hit.tid} {hit.label} at {hit.address:#x}", flush=True)
     print(f"  data       {hit.read(left, length)!r} and {hit.read(right, length)!r}")
     for names in (("rdi", "rsi", "rdx"), ("rax", "rsp", "rip")):
-        print("  registers ", "  ".join(f"{name}={getattr(registers, name):#x}" for name in names))
+        print(
+            "  registers  " + "  ".join(f"{name}={getattr(registers, name):#x}" for name in names)
+        )
     print("  stack words, from the return address up (raw: not every code address is a caller)")
     for index in range(STACK_WORDS):
         address = registers.rsp + 8 * index
         word = int.from_bytes(hit.read(address, 8), "little")
         name = hit.symbol(word)
-        print(f"    [rsp+{8 * index:#04x}] {word:#018x} {name if not name.startswith('0x') else ''}")
+        known = "" if name.startswith("0x") else name
+        print(f"    [rsp+{8 * index:#04x}] {word:#018x} {known}".rstrip())
 
 
 def main() -> None:

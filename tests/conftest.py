@@ -6,6 +6,7 @@ import ctypes
 import faulthandler
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -39,6 +40,10 @@ def no_process_left(hard_limit: None) -> Iterator[None]:
     """Ends the processes that a test started and left, whether it passed or failed."""
     before = set(descendants(os.getpid()))
     yield
+    # An engine that a test has ended may still be clearing up, children of its own included.
+    for thread in threading.enumerate():
+        if thread.name.startswith("ptrace-uprobes"):
+            thread.join(5)
     left = set(descendants(os.getpid())) - before
     for pid in left:
         try:

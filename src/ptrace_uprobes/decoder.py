@@ -89,7 +89,7 @@ def decode(code: bytes, address: VirtAddr, arch: Architecture = X86_64) -> Instr
     # A branch has one text for all targets; its own is put in below.
     key = code[: encoding.immediate_offset].ljust(encoding.size, b"\0") if is_branch else code
     text = _text(key)
-    disputed = text is None or text[0] != encoding.size
+    disputed = (text is None or text[0] != encoding.size) and not _is_undefined(encoding)
     if text is None:
         # Does capstone see a longer instruction here, or none at all?
         text = _text(key + bytes(MAX_SIZE - len(key)))
@@ -116,6 +116,16 @@ def is_relative_branch(encoding: Encoding) -> bool:
             or (opcode == 0xC7 and encoding.modrm == 0xF8)  # xbegin
         )
     return encoding.opcode_map == 1 and 0x80 <= opcode <= 0x8F
+
+
+def _is_undefined(encoding: Encoding) -> bool:
+    """UD0 and UD1: processors and disassemblers differ on whether a ModRM byte follows, which
+    does not matter, since nothing is ever executed after them."""
+    return (
+        encoding.opcode_map == 1
+        and encoding.opcode in (0xB9, 0xFF)
+        and (encoding.family is Family.LEGACY)
+    )
 
 
 _disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)

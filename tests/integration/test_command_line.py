@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import COMMAND, records, run, running
 from tests.support.build import build_target
+from tests.support.command import COMMAND, records, run, running
 from tests.support.procfs import altered_text, process_state, status_fields
 from tests.support.target import start_target
 

@@ -93,7 +93,17 @@ SCENARIOS = [
     ),
     Scenario(
         "openssl",
-        lambda _: ["enc", "-aes-256-cbc", "-pbkdf2", "-iter", "40", "-S", "0011223344556677", "-k", "secret"],
+        lambda _: [
+            "enc",
+            "-aes-256-cbc",
+            "-pbkdf2",
+            "-iter",
+            "40",
+            "-S",
+            "0011223344556677",
+            "-k",
+            "secret",
+        ],
         {
             "libcrypto": [
                 "CRYPTO_malloc",
@@ -130,7 +140,9 @@ def _copy(scenario: Scenario, folder: Path) -> PrivateCopy:
     copy = private_copy(program, folder, *stems, copy_program="" in scenario.functions)
     if scenario.program == "python3":
         home = program.parent.parent
-        return PrivateCopy(copy.program, copy.libraries, {**copy.environment, "PYTHONHOME": str(home)})
+        return PrivateCopy(
+            copy.program, copy.libraries, {**copy.environment, "PYTHONHOME": str(home)}
+        )
     return copy
 
 
@@ -140,7 +152,9 @@ def _places(scenario: Scenario, copy: PrivateCopy) -> dict[str, tuple[Path, int]
     for module, names in scenario.functions.items():
         path = copy.program
         if module:
-            path = next(p for soname, p in copy.libraries.items() if soname.startswith(f"{module}."))
+            path = next(
+                p for soname, p in copy.libraries.items() if soname.startswith(f"{module}.")
+            )
         known = functions(path)
         for name in names:
             if name in known and not known[name].is_ifunc:
@@ -203,9 +217,7 @@ def test_every_function_of_libc_at_once_counts_as_the_kernel_does(
     with kernel_uprobes(places) as kernel_hits:
         plain = run_plain(argv, env=copy.environment, stdin=_LINES)
         expected = kernel_hits()
-    probed = run_probed(
-        argv, list(places), env=copy.environment, stdin=_LINES, mechanism=mechanism
-    )
+    probed = run_probed(argv, list(places), env=copy.environment, stdin=_LINES, mechanism=mechanism)
 
     # THEN all counts are the same
     assert probed.outcome == plain

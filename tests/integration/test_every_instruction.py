@@ -113,7 +113,9 @@ def test_every_instruction_of_fifty_functions_probed_at_once_leaves_the_output_a
     program = real_program(scenario.program)
     copy = private_copy(program, tmp_path / "copy", f"{scenario.library}.", copy_program=False)
     library = next(
-        path for soname, path in libraries_of(program).items() if soname.startswith(scenario.library)
+        path
+        for soname, path in libraries_of(program).items()
+        if soname.startswith(scenario.library)
     )
     specs, count = _specs(library, scenario.library, scenario.functions.split())
     assert count >= 50

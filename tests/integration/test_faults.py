@@ -29,7 +29,9 @@ def test_handlers_of_faults_see_the_original_address_and_can_mend_and_retry(mech
 
 
 @pytest.mark.parametrize("mechanism", ["auto", "step"])
-@pytest.mark.parametrize("name", ["load", "call", "divide", "ud2", "hlt", "jump", "x87", "relative"])
+@pytest.mark.parametrize(
+    "name", ["load", "call", "divide", "ud2", "hlt", "jump", "x87", "relative"]
+)
 def test_a_fault_without_a_handler_kills_with_the_same_signal(name: str, mechanism: str) -> None:
     # GIVEN a program that commits one fault
     program = build_target("faults.c")

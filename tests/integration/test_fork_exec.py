@@ -74,7 +74,9 @@ def test_each_hit_names_the_process_and_thread_that_made_it() -> None:
         assert hit.tid == hit.pid
 
     # WHEN a tree of 15 processes runs
-    probed = run_probed([build_target("forks.c"), "tree", "3"], ["work"], follow_forks=True, handler=note)
+    probed = run_probed(
+        [build_target("forks.c"), "tree", "3"], ["work"], follow_forks=True, handler=note
+    )
 
     # THEN it saw each of them, and the handler's own check never failed
     assert len(pids) == 15

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 import ptrace_uprobes as pu
+from ptrace_uprobes import errors
 from tests.support.build import build_target
 from tests.support.elf_tools import functions
 from tests.support.probed import ProbedRun, run_plain, run_probed
@@ -108,7 +109,7 @@ def test_pages_that_are_not_resident_or_not_readable_by_the_program_can_be_read(
     def read(hit: pu.Hit) -> None:
         try:
             seen.append(hit.read(hit.argument(0), min(hit.argument(1), 5000)))
-        except pu.MemoryFault as fault:
+        except errors.MemoryFault as fault:
             seen.append(f"fault at {fault.address:#x}")
 
     # WHEN it is called with never-touched pages, a PROT_NONE page, and nothing at all
@@ -134,20 +135,23 @@ def test_reads_of_code_show_the_program_without_traps() -> None:
     assert run.warnings == ()
 
 
-def test_what_a_handler_writes_over_a_site_is_kept_when_the_trap_goes() -> None:
-    # GIVEN a handler that replaces the whole of a function by `mov eax, 77; ret`
-    code = bytes.fromhex("b8 4d 00 00 00 c3")
+def test_a_write_over_a_probed_instruction_is_refused_and_changes_nothing() -> None:
+    # GIVEN a handler that would patch the code under its own probe
+    refusals: list[str] = []
 
     def patch(hit: pu.Hit) -> None:
-        hit.write(hit.address, code)
-        assert hit.read(hit.address, len(code)) == code
+        try:
+            hit.write(hit.address, b"\xc3")
+        except ValueError as error:
+            refusals.append(str(error))
 
-    # WHEN it has done so at the first call
+    # WHEN it is called
     run = _calls("skipped", patch)
 
-    # THEN the program runs on, unharmed
-    assert run.warnings == ()
-    assert _report(run)["six_calls"] == 1
+    # THEN it is told so, and the function is as it was
+    assert len(refusals) == 1
+    assert "under a probe" in refusals[0]
+    assert _report(run)["skipped_returned"] == 41
 
 
 def test_a_handler_that_raises_is_reported_once_counted_and_harms_nothing() -> None:
@@ -170,7 +174,7 @@ def test_a_hit_that_is_kept_after_its_handler_says_so_when_it_is_used() -> None:
     kept: list[pu.Hit] = []
     _calls("six", kept.append)
     assert kept[0].tid > 0
-    with pytest.raises(pu.HitIsOver):
+    with pytest.raises(errors.HitIsOver):
         kept[0].read(kept[0].address, 1)
 
 

@@ -115,8 +115,7 @@ def test_ctrl_z_in_a_terminal_suspends_and_fg_resumes() -> None:
         # AND Ctrl-C ends it as it would
         os.write(master, b"\x03")
         assert _line(master) == f"killed {int(signal.SIGINT)}"
-        result = engine.stop()
-        assert result.exit_status == 128 + signal.SIGINT
+        engine.stop()
         target.finish()
     os.close(master)
     os.close(slave)

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
-from signal import SIGSEGV, SIGTRAP
 
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from ptrace_uprobes.addresses import VirtAddr
-from ptrace_uprobes.errors import MemoryFault, OutOfReach
-from ptrace_uprobes.ssol.plan import Mechanism, Plan, SlotCode, plan, plan_far
-from tests.support.native import (
-    BASES,
-    DATA,
-    FAR_BASE,
-    REGISTERS,
-    SITE,
-    SLOT,
-    STACK,
-    WINDOW,
-    Code,
-    Machine,
-    NativeRunner,
-    Outcome,
-)
+from tests.support import native_check
+from tests.support.native import BASES, DATA, FAR_BASE, SITE, SLOT, WINDOW, Machine, NativeRunner
+from tests.support.native_check import machine_at
 from tests.support.x86_assembler import (
     Absolute,
     Based,
@@ -36,13 +20,6 @@ from tests.support.x86_assembler import (
     legacy,
     vector,
 )
-
-_SI_KERNEL, TRAP_TRACE = 0x80, 2  # si_code of int3's and of a single-step's SIGTRAP
-_FLAGS = 0x20_0CD5  # CF PF AF ZF SF DF OF, ID
-_MASK = (1 << 64) - 1
-_RED_ZONE_WORD = 8
-_FXSAVE_FIP = slice(8, 16)
-_FXSAVE_RESERVED = 416  # the kernel keeps its own words from 464 on
 
 Case = tuple[Machine, bytes, int]
 """A state, the instruction at its RIP, and how far from the base the slot is."""
@@ -62,56 +39,6 @@ def examples(count: int) -> settings:
     )
 
 
-# --- states -------------------------------------------------------------------------------
-
-
-def _value(source: random.Random, base: int) -> int:
-    """A register's or a word's value that instructions can do something with."""
-    return source.choice(
-        (
-            base + DATA + source.randrange(0, WINDOW, 8),
-            base + DATA + source.randrange(WINDOW),
-            base + STACK + source.randrange(0, WINDOW, 8),
-            base + SITE + 0x8000 + source.randrange(0, 0x4000, 16),
-            source.randrange(8),
-            -source.randrange(8) & _MASK,
-            source.getrandbits(32),
-            source.getrandbits(64),
-        )
-    )
-
-
-def _words(source: random.Random, base: int) -> bytes:
-    words = []
-    for _ in range(WINDOW // 8):
-        # Mostly code addresses, for returns and indirect branches.
-        if source.random() < 0.7:
-            value = base + SITE + 0x8000 + source.randrange(0, 0x4000, 16)
-        else:
-            value = _value(source, base)
-        words.append(value.to_bytes(8, "little"))
-    return b"".join(words)
-
-
-def machine_at(seed: int, base: int, offset: int) -> Machine:
-    """A random state about to execute at `offset` of the SITE arena of `base`."""
-    source = random.Random(seed)
-    machine = Machine(base=base, data=_words(source, base), stack=_words(source, base))
-    for name in REGISTERS:
-        setattr(machine, name, _value(source, base))
-    machine.rip = base + SITE + offset
-    machine.rsp = base + STACK + source.choice((1024, 2048, 2048 + 8, 2048 + 1, 3072))
-    if source.random() < 0.05:
-        machine.rsp = base + STACK + source.choice((0, 8, WINDOW - 8, WINDOW))
-    if source.random() < 0.5:
-        machine.rbp = base + STACK + 2048 + source.randrange(0, 1024, 8)
-    machine.rcx = source.choice((machine.rcx, source.randrange(6), 1 << 32, 1 << 32 | 1))
-    machine.eflags = 0x202 | source.getrandbits(12) & 0x8D5 | source.choice((0, 0x400))
-    machine.gs_base = base + DATA
-    machine.xmm = source.randbytes(256)
-    return machine
-
-
 machines = st.builds(
     machine_at,
     st.integers(0, 1 << 32),
@@ -121,177 +48,11 @@ machines = st.builds(
 slot_distances = st.sampled_from((SLOT + 0x40, SLOT + 0xFF01))
 
 
-# --- the comparison -----------------------------------------------------------------------
-
-
-def _arrival(outcome: Outcome) -> int:
-    """Where control went: for the trap of a landing pad, the pad's address."""
-    rip = outcome.registers["rip"]
-    if outcome.signal == SIGTRAP and outcome.signal_code == _SI_KERNEL:
-        return rip - 1
-    return rip
-
-
-def _visible(registers: dict[str, int], rip: int) -> dict[str, int]:
-    shown = {name: registers[name] for name in REGISTERS if name not in ("rip", "eflags")}
-    return {**shown, "rip": rip, "eflags": registers["eflags"] & _FLAGS}
-
-
-def _mapped_back(registers: dict[str, int], code: SlotCode, offset: int) -> dict[str, int]:
-    """What the program is shown of a thread at `offset` of its slot."""
-    fixup = next(each for each in code.fixups if each.offset == offset)
-    return {
-        **registers,
-        **dict(fixup.registers),
-        "rsp": registers["rsp"] + fixup.sp_delta & _MASK,
-        "rip": int(fixup.rip),
-    }
-
-
-def _without_red_zone_word(stack: bytes, machine: Machine) -> bytes:
-    """A rolled-back call has written the word that it will write again."""
-    start = machine.rsp - _RED_ZONE_WORD - machine.base - STACK
-    if not 0 <= start <= WINDOW - _RED_ZONE_WORD:
-        return stack
-    return stack[:start] + bytes(_RED_ZONE_WORD) + stack[start + _RED_ZONE_WORD :]
-
-
 def check(
     native: NativeRunner, machine: Machine, code: bytes, distance: int, *, base: int | None = None
-) -> Plan:
-    """Compare each mechanism that the instruction can have; the plan that `auto` makes."""
-    site = machine.rip
-    note(f"{code.hex(' ')} at {site:#x}, slot {distance:#x}")
-    direct = native.run(machine, Code(site, code))
-    made = plan(code, VirtAddr(site))
-    slot = (machine.base if base is None else base) + distance
-    for prefer in (None, Mechanism.BOOST, Mechanism.STEP, Mechanism.EMULATE):
-        candidate = plan(code, VirtAddr(site), prefer=prefer)
-        if candidate.mechanism is Mechanism.REFUSE:
-            assert candidate.refusal is not None
-            return candidate
-        if candidate.mechanism is Mechanism.EMULATE:
-            _check_emulated(machine, candidate, direct)
-        try:
-            assembled = candidate.assemble(VirtAddr(slot)) if candidate.slot_size else None
-        except OutOfReach:
-            candidate = plan_far(candidate)
-            if candidate.mechanism is Mechanism.REFUSE:
-                continue
-            if candidate.mechanism is Mechanism.EMULATE:
-                _check_emulated(machine, candidate, direct)
-                continue
-            assembled = candidate.assemble(VirtAddr(slot))
-        if assembled is None:
-            continue
-        assert len(assembled.code) <= candidate.slot_size
-        if candidate.mechanism is Mechanism.BOOST:
-            _check_boosted(native, machine, candidate, assembled, slot, direct)
-        if plan(code, VirtAddr(site), prefer=Mechanism.STEP).mechanism is Mechanism.STEP:
-            _check_stepped(native, machine, candidate, assembled, slot, direct)
-    return made
-
-
-def _check_boosted(
-    native: NativeRunner,
-    machine: Machine,
-    made: Plan,
-    assembled: SlotCode,
-    slot: int,
-    direct: Outcome,
 ) -> None:
-    start = machine.copy()
-    start.rip = slot
-    boosted = native.run(start, Code(machine.rip, made.code), Code(slot, assembled.code))
-    rip = _arrival(boosted)
-    registers = {**boosted.registers, "rip": rip}
-    rolled_back = False
-    if slot <= rip < slot + len(assembled.code):
-        registers = _mapped_back(registers, assembled, rip - slot)
-        rolled_back = registers["rsp"] != boosted.registers["rsp"]
-    assert _visible(registers, registers["rip"]) == _visible(direct.registers, _arrival(direct))
-    assert (boosted.signal, boosted.signal_code) == (direct.signal, direct.signal_code)
-    _compare_fault_address(direct, boosted)
-    assert boosted.data == direct.data
-    if rolled_back:
-        assert _without_red_zone_word(boosted.stack, machine) == _without_red_zone_word(
-            direct.stack, machine
-        )
-    else:
-        assert boosted.stack == direct.stack
-    _compare_vectors(direct, boosted)
-
-
-def _compare_fault_address(direct: Outcome, other: Outcome) -> None:
-    """For a memory fault the datum's address; for others the instruction's, which the tracer
-    has to set right in siginfo."""
-    if direct.signal == SIGSEGV:
-        assert other.fault_address == direct.fault_address
-
-
-def _compare_vectors(direct: Outcome, other: Outcome) -> None:
-    def shown(fxsave: bytes) -> bytes:
-        return fxsave[: _FXSAVE_FIP.start] + fxsave[_FXSAVE_FIP.stop : _FXSAVE_RESERVED]
-
-    assert shown(other.fxsave) == shown(direct.fxsave)
-    assert other.ymm_high == direct.ymm_high
-
-
-def _check_stepped(
-    native: NativeRunner,
-    machine: Machine,
-    made: Plan,
-    assembled: SlotCode,
-    slot: int,
-    direct: Outcome,
-) -> None:
-    """Single-step all of the slot: each boundary means what its fixup says."""
-    start = machine.copy()
-    start.rip = slot
-    if made.scratch is not None:
-        setattr(start, *made.scratch)
-    stepped = native.run(
-        start,
-        Code(machine.rip, made.code),
-        Code(slot, assembled.code),
-        step=(slot, slot + len(assembled.code)),
-    )
-
-    def shown(registers: dict[str, int]) -> dict[str, int]:
-        if made.scratch is not None:
-            registers = {**registers, made.scratch[0]: getattr(machine, made.scratch[0])}
-        rip = registers["rip"]
-        if slot <= rip < slot + len(assembled.code):
-            registers = _mapped_back(registers, assembled, rip - slot)
-        return _visible(registers, registers["rip"])
-
-    expected = _visible(direct.registers, _arrival(direct))
-    for registers in stepped.stepped:
-        if registers["rip"] == slot:
-            return  # a repeated string instruction, between two iterations
-        fixup = next(each for each in assembled.fixups if each.offset == registers["rip"] - slot)
-        before = _visible(machine.registers(), machine.rip)
-        assert shown(registers) == (expected if fixup.executed else before)
-    assert shown(stepped.registers) == expected
-    if (stepped.signal, stepped.signal_code) != (SIGTRAP, TRAP_TRACE):
-        assert (stepped.signal, stepped.signal_code) == (direct.signal, direct.signal_code)
-    if stepped.registers["rsp"] == direct.registers["rsp"]:
-        assert stepped.stack == direct.stack
-    assert stepped.data == direct.data
-    _compare_vectors(direct, stepped)
-
-
-def _check_emulated(machine: Machine, made: Plan, direct: Outcome) -> None:
-    after = machine.copy()
-    try:
-        made.emulate(after, after)
-    except MemoryFault:
-        assert after == machine
-        assert direct.signal == SIGSEGV
-        assert _arrival(direct) == machine.rip
-        return
-    assert _visible(after.registers(), after.rip) == _visible(direct.registers, _arrival(direct))
-    assert (after.data, after.stack) == (direct.data, direct.stack)
+    note(f"{code.hex(' ')} at {machine.rip:#x}, slot {distance:#x}")
+    native_check.check(native, machine, code, distance, base=base)
 
 
 # --- instructions -------------------------------------------------------------------------
@@ -375,7 +136,7 @@ def machine_and(draw: st.DrawFn, codes: Callable[[Machine], st.SearchStrategy[by
 
 
 @given(machine_and(verbatim))
-@examples(600)
+@examples(300)
 def test_copied_instructions_leave_the_same_state(native: NativeRunner, case: Case) -> None:
     machine, code, distance = case
     check(native, machine, code, distance)
@@ -482,9 +243,9 @@ def stack_instructions(draw: st.DrawFn, machine: Machine) -> bytes:
         size = 2 if prefix in (b"\x66", b"\x66\x41") else 4
         return prefix + b"\x68" + draw(st.binary(min_size=size, max_size=size))
     if kind == "frame":
-        size = draw(st.integers(0, 64)).to_bytes(2, "little")
+        frame = draw(st.integers(0, 64)).to_bytes(2, "little")
         level = bytes([draw(st.sampled_from((0, 0, 1, 3)))])
-        return draw(st.sampled_from((b"\xc9", b"\x66\xc9", b"\xc8" + size + level)))
+        return draw(st.sampled_from((b"\xc9", b"\x66\xc9", b"\xc8" + frame + level)))
     opcode, reg = draw(st.sampled_from(((b"\xff", 6), (b"\x8f", 0))))
     prefixes = draw(st.sampled_from((b"", b"\x66", b"\x67", b"\x65")))
     operand = draw(memory_operands(machine.base))
@@ -543,7 +304,7 @@ def relative_branches(draw: st.DrawFn, machine: Machine) -> bytes:
 
 
 @given(machine_and(relative_branches))
-@examples(400)
+@examples(300)
 def test_relative_branches_go_where_they_went(native: NativeRunner, case: Case) -> None:
     check(native, *case)
 
@@ -568,8 +329,9 @@ def indirect_branches(draw: st.DrawFn, machine: Machine) -> bytes:
         code = legacy(b"\xff", reg, operand, machine.rip, prefixes=prefixes)
     return code
 
+
 @given(machine_and(indirect_branches))
-@examples(500)
+@examples(350)
 def test_indirect_branches_go_where_they_went(native: NativeRunner, case: Case) -> None:
     check(native, *case)
 
@@ -585,8 +347,35 @@ def test_indirect_branches_go_where_they_went(native: NativeRunner, case: Case) 
         )
     )
 )
-@examples(400)
+@examples(300)
 def test_a_slot_out_of_reach_serves_as_well(native: NativeRunner, case: Case) -> None:
+    check(native, *case, base=FAR_BASE)
+
+
+@st.composite
+def scratch_users(draw: st.DrawFn, machine: Machine) -> bytes:
+    """RIP-relative operands beside the registers that could serve as scratch."""
+    target = RipRelative(machine.base + DATA + draw(st.integers(0, WINDOW - 64)))
+    reg, vvvv = (
+        draw(st.sampled_from((3, 6, 7, 11, 14, 15, 0))),
+        draw(st.sampled_from((3, 6, 7, 14))),
+    )
+    wide = draw(st.booleans())
+    if draw(st.booleans()):
+        # andn, bzhi, mulx, shlx
+        pp, opcode = draw(st.sampled_from(((0, 0xF2), (0, 0xF5), (3, 0xF6), (1, 0xF7))))
+        return vector(2, pp, opcode, reg, vvvv, target, machine.rip, wide=wide)
+    opcode_bytes = draw(st.sampled_from((b"\x03", b"\x89", b"\x87", b"\x0f\xaf", b"\x0f\xb1")))
+    code = legacy(opcode_bytes, reg, target, machine.rip, wide=True)
+    # REX.B is void for a RIP-relative operand, and would not be for a register.
+    return bytes([code[0] | draw(st.integers(0, 1))]) + code[1:]
+
+
+@given(machine_and(scratch_users))
+@examples(150)
+def test_a_scratch_register_is_one_that_the_instruction_does_not_use(
+    native: NativeRunner, case: Case
+) -> None:
     check(native, *case, base=FAR_BASE)
 
 

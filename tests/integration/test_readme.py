@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +19,6 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.parametrize("script", blocks("sh"))
 def test_a_command_of_the_readme_works_as_printed(script: str) -> None:
-    if "sqlite3" in script and shutil.which("sqlite3") is None:
-        pytest.skip("sqlite3 is not installed")
     script = script.replace(".venv/bin/ptrace-uprobes", f"{sys.executable} -m ptrace_uprobes")
     finished = subprocess.run(
         ["bash", "-e", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
@@ -29,7 +26,7 @@ def test_a_command_of_the_readme_works_as_printed(script: str) -> None:
     assert finished.returncode == 0, finished.stderr
     assert "error" not in finished.stderr
     if "--explain" in script:
-        assert "sqlite3:main:" in finished.stdout
+        assert re.search(r"^libc:malloc: 0x.*: boost", finished.stdout, re.MULTILINE)
     else:
         assert re.search(r"^[1-9]\d* hits?, 0 missed; ", finished.stderr, re.MULTILINE)
 

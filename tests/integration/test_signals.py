@@ -80,7 +80,11 @@ def test_death_by_signal_is_reported_as_a_shell_would(number: signal.Signals) ->
 
 @pytest.mark.parametrize(
     "number",
-    [s for s in signal.valid_signals() if s not in {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT}],
+    [
+        s
+        for s in signal.valid_signals()
+        if s not in {signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT}
+    ],
     ids=lambda number: f"signal-{int(number)}",
 )
 def test_each_signal_has_its_default_effect_on_a_probed_process(number: int) -> None:
@@ -98,12 +102,11 @@ def test_each_signal_has_its_default_effect_on_a_probed_process(number: int) -> 
             target.wait_event(f"stopped {int(number)}")
             target.signal(signal.SIGCONT)
         ended = target.finish()
-        result = engine.stop()
+        engine.stop()
 
     # THEN it kills, stops or does nothing, as signal(7) says
     expected = 5 if number in harmless | stopping else 128 + number
     assert ended.status == expected
-    assert result.exit_status == expected
 
 
 def test_standard_input_of_a_blocked_read_arrives_after_attaching_and_detaching() -> None:

@@ -73,7 +73,11 @@ def running(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
     finally:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.wait()
+        # Not read to their end: a command that was let go of may hold them open.
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def records(text: str, kind: str) -> list[dict[str, Any]]:

@@ -45,7 +45,9 @@ def libraries_of(program: Path) -> dict[str, Path]:
     return found
 
 
-def private_copy(program: Path, folder: Path, *library_stems: str, copy_program: bool) -> PrivateCopy:
+def private_copy(
+    program: Path, folder: Path, *library_stems: str, copy_program: bool
+) -> PrivateCopy:
     """Copy `program` (or not) and those of its libraries that `library_stems` begin ("libc.")."""
     folder.mkdir(exist_ok=True)
     copied = {}

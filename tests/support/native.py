@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import subprocess
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from ptrace_uprobes.errors import MemoryFault
 from tests.support.build import build_target
@@ -47,7 +48,11 @@ _REPLY = struct.Struct(f"<iiQ 18Q Q {18 * _MAX_STEPS}Q 512s 256s {WINDOW}s {WIND
 _MASK = (1 << 64) - 1
 
 
-@dataclass(slots=True)
+class _Printer(Protocol):
+    def text(self, text: str) -> None: ...
+
+
+@dataclass(slots=True, repr=False)
 class Machine:
     """A thread's state as the planner's `Registers` and `TraceeMemory`; mutable."""
 
@@ -72,10 +77,18 @@ class Machine:
     fs_base: int = 0
     gs_base: int = 0
     base: int = BASES[0]
-    data: bytes = field(default=bytes(WINDOW), repr=False)
-    stack: bytes = field(default=bytes(WINDOW), repr=False)
-    x87: bytes = field(default=bytes(128), repr=False)
-    xmm: bytes = field(default=bytes(256), repr=False)
+    data: bytes = bytes(WINDOW)
+    stack: bytes = bytes(WINDOW)
+    x87: bytes = bytes(128)
+    xmm: bytes = bytes(256)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value:#x}" for name, value in self.registers().items())
+        return f"Machine({values}, base={self.base:#x})"
+
+    def _repr_pretty_(self, printer: _Printer, cycle: bool) -> None:
+        """Hypothesis would write out every field."""
+        printer.text(repr(self))
 
     def registers(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in REGISTERS}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ptrace_uprobes as pu
+from ptrace_uprobes import errors
 
 __all__ = ["Outcome", "ProbedRun", "fixed_layout", "run_plain", "run_probed"]
 
@@ -131,7 +132,7 @@ def run_probed(
             for spec in specs:
                 try:
                     probes[spec] = engine.probe(spec, handler)
-                except pu.InstructionRefused as refusal:
+                except errors.InstructionRefused as refusal:
                     if not allow_refusals:
                         raise
                     refused.append(str(refusal))

@@ -46,7 +46,9 @@ def wait_until(what: str, condition: Callable[[], bool], limit: float = 20.0) ->
 def status_fields(pid: int) -> dict[str, str]:
     """The lines of /proc/PID/status."""
     text = Path(f"/proc/{pid}/status").read_text()
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    return {
+        key: value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())
+    }
 
 
 def process_state(pid: int) -> str:

@@ -168,7 +168,10 @@ def start_target(
             stdout=stdout,
             stderr=stderr,
             pass_fds=(status_write, ready_write),
-            env={**(os.environ if environment is None else environment), "READY_FD": str(ready_write)},
+            env={
+                **(os.environ if environment is None else environment),
+                "READY_FD": str(ready_write),
+            },
         )
         os.close(status_write)
         os.close(ready_write)

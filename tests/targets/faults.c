@@ -73,7 +73,10 @@ static void show(const char *label, uintptr_t value)
 
 NOINLINE void on_fault(int signal, siginfo_t *info, void *context)
 {
+    static int calls;
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    if (++calls > 40) /* it faults again and again: what was mended was not the cause */
+        _exit(66);
     printf("%s signal=%d code=%d", current->name, signal, info->si_code);
     show("addr", (uintptr_t)info->si_addr);
     show("rip", registers[REG_RIP]);

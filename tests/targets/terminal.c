@@ -7,8 +7,11 @@
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 
+static volatile long calls; /* a call without effect could be optimised away */
+
 NOINLINE long hot(long a)
 {
+    calls++;
     return a + 1;
 }
 

@@ -17,11 +17,14 @@ def explain(options: Options, signals: StopSignals) -> int:
     with (
         Sink.over(1, "standard output") if options.output is None else Sink.open(options.output)
     ) as sink:
-        with signals.deferred():
-            with start_engine(options) as engine:
-                plant(engine, options, lambda spec: None)
-                plans = engine.explain()
+        with signals.deferred(), start_engine(options) as engine:
+            plant(engine, options, lambda spec: None)
+            plans = engine.explain()
+            not_found = engine.result().not_found
+            engine.kill()
         for plan in plans:
             sink.write(form.plan(plan))
     sink.check()
+    for error in not_found.values():
+        raise error
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import ptrace_uprobes as pu
@@ -25,27 +24,30 @@ Handler = Callable[[pu.Hit], Any]
 def record(options: Options, signals: StopSignals) -> int:
     """Probe until the program, the user or a limit ends it; the result is the exit status."""
     user_handler = None if options.handler is None else load_handler(options.handler)
+    form = FORMATS[options.format]()
     # Opened first: a COMMAND must not have begun when the output turns out not to be writable.
-    with ExitStack() as stack:
-        sink = stack.enter_context(
-            Sink.over(2, "standard error") if options.output is None else Sink.open(options.output)
-        )
-        form = FORMATS[options.format]()
+    with _sink(options) as sink:
 
         def handler_for(spec: str) -> Handler | None:
             return user_handler if options.count else _printing(form, spec, sink, user_handler)
 
-        with signals.deferred():
-            with start_engine(options) as engine:
-                sink.on_failure = engine.interrupt
-                with signals.calling(engine.interrupt, sink.hasten):
-                    probes = plant(engine, options, handler_for)
-                    result = engine.run(timeout=options.duration, max_hits=options.max_hits)
-                sink.on_failure = None
+        with signals.deferred(), start_engine(options) as engine:
+            sink.on_failure = engine.interrupt
+            sink.flush_regularly()
+            with signals.calling(engine.interrupt, sink.hasten):
+                probes = plant(engine, options, handler_for)
+                result = engine.run(timeout=options.duration, max_hits=options.max_hits)
+            sink.on_failure = None
         sink.write(form.summary(summarize(result, probes, options.mechanism)))
-        sink.flush()
+    status = _exit_status(options, signals, engine, result)
     sink.check()
-    return _exit_status(options, signals, result)
+    return status
+
+
+def _sink(options: Options) -> Sink:
+    if options.output is None:
+        return Sink.over(2, "standard error")
+    return Sink.open(options.output)
 
 
 def _printing(form: Format, spec: str, sink: Sink, user_handler: Handler | None) -> Handler:
@@ -63,11 +65,19 @@ def _printing(form: Format, spec: str, sink: Sink, user_handler: Handler | None)
     return print_hit if user_handler is None else print_and_call
 
 
-def _exit_status(options: Options, signals: StopSignals, result: pu.Result) -> int:
+def _exit_status(
+    options: Options, signals: StopSignals, engine: pu.Engine, result: pu.Result
+) -> int:
+    """COMMAND's own where there is one, even if that means to wait for it unprobed.
+
+    Going before it would take the terminal from it, or leave a script without its status. But
+    a user who wants us to end is not kept waiting; a stop signal during the wait raises.
+    """
     if not options.command:
         return 0
     if result.exit_status is not None:
         return result.exit_status
     if signals.received is not None:
         return _SIGNALLED + signals.received
-    return 0
+    status = engine.wait_command()
+    return 0 if status is None else status

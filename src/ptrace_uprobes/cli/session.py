@@ -41,5 +41,9 @@ def plant(
     options: Options,
     handler_for: Callable[[str], Callable[[pu.Hit], Any] | None],
 ) -> list[pu.Probe]:
-    """A probe for each SPEC; raises the first error."""
-    return [engine.probe(spec, handler=handler_for(spec)) for spec in options.specs]
+    """A probe for each SPEC; raises the first error, and then no COMMAND has begun."""
+    try:
+        return [engine.probe(spec, handler=handler_for(spec)) for spec in options.specs]
+    except pu.UprobesError:
+        engine.kill()
+        raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.engine.state import EngineState, Options, record_of
 from ptrace_uprobes.engine.tracing_thread import TracingThread
 from ptrace_uprobes.errors import EngineStopped, UprobesError, UsageError
+from ptrace_uprobes.linux.child import kill_quietly
 from ptrace_uprobes.linux.placement import Placement
 from ptrace_uprobes.probe import Handler, Probe
 from ptrace_uprobes.ssol.plan import Mechanism
@@ -253,10 +256,17 @@ class Engine:
     # -- running
 
     def start(self) -> None:
-        """Let a launched program go, and return at once."""
+        """Write the traps, let a launched program go, and return at once."""
         self._thread.call(self._go)
 
+    @property
+    def running(self) -> bool:
+        """Probes hold their traps and the tracees run."""
+        return self._state.live and not self._thread.ended
+
     def _go(self) -> None:
+        if not self._state.live:
+            self._tracer.planter.go_live()
         if self._state.frozen:
             self._tracer.thaw()
 
@@ -335,7 +345,15 @@ class Engine:
         )
 
     def explain(self) -> list[SitePlan]:
-        """How each place of each probe is served, or why it is not."""
+        """How each place of each probe is served, or why it is not.
+
+        A launched program that has not been let go is run up to its entry point first, for its
+        libraries to be loaded, and held there.
+        """
+        if self._thread.call(self._to_entry):
+            while not self._tracer.libraries.entry_reached.wait(0.05):
+                if self._thread.ended:
+                    raise EngineStopped
         rows = self._thread.call(self._tracer.planter.explain)
         return [
             SitePlan(
@@ -351,6 +369,35 @@ class Engine:
             )
             for row in rows
         ]
+
+    def _to_entry(self) -> bool:
+        state = self._state
+        if not (state.launched and state.frozen) or self._tracer.libraries.entry_reached.is_set():
+            return False
+        record = record_of(state.processes[state.launched].space)
+        if not self._tracer.libraries.watch_entry(record):
+            return False
+        self._tracer.thaw()
+        return True
+
+    def kill(self) -> None:
+        """End a launched program, for instance after `explain`, instead of letting it go on."""
+        if self._state.launched and not self._thread.ended:
+            kill_quietly(self._state.launched, signal.SIGKILL)
+            self._thread.call(self._go)
+            self._thread.wait(None)
+
+    def wait_command(self) -> int | None:
+        """After a detach: wait until the launched program ends; gives its exit status."""
+        if not self._state.launched or not self._thread.ended:
+            return None
+        if self._state.exit_status is None:
+            try:
+                _, status = os.waitpid(self._state.launched, 0)
+            except ChildProcessError:
+                return None
+            self._state.note_exit(self._state.launched, status)
+        return self._state.exit_status
 
     @staticmethod
     def _never_seen(probe: Probe) -> UprobesError:

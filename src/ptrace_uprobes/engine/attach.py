@@ -41,10 +41,7 @@ def attach(tracer: Tracer, pid: int) -> Process:
     pid = status.tgid
     if pid in state.processes:
         return state.processes[pid]
-    alive = [tid for tid in thread_ids(pid) if read_status(tid).state not in "ZX"]
-    if not alive:
-        raise UnsupportedTracee(pid, "it has exited and is a zombie")
-    architecture = architecture_of(alive[0])
+    architecture = architecture_of(pid)
     process = None
     try:
         while True:
@@ -108,9 +105,8 @@ def launch(
     state = tracer.state
     if not argv or not argv[0]:
         raise CommandNotFound("(empty)")
-    env = dict(os.environ if environment is None else environment)
-    paths = _candidates(argv[0], env)
-    child = spawn_paused(paths, argv, env, directory)
+    paths = _candidates(argv[0], os.environ if environment is None else environment)
+    child = spawn_paused(paths, argv, environment, directory)
     try:
         ptrace_calls.call(ptrace_calls.SEIZE, child.pid, 0, SeizeOptions.ALL)
     except (TraceeGone, OSError) as error:
@@ -141,7 +137,8 @@ def launch(
             thread.resume(number)
     child.failure()
     if child.pid not in state.threads:
-        raise UnsupportedTracee(child.pid, f"{argv[0]} is no x86-64 program; it runs unprobed")
+        reason = tracer.births.refusal
+        raise reason or UnsupportedTracee(child.pid, f"{argv[0]} ended before it began")
     return process
 
 

@@ -37,12 +37,14 @@ _libc.syscall.restype = ctypes.c_long
 class Births:
     """Keeps the engine's tables in step with what the program's threads do."""
 
-    __slots__ = ("_libraries", "_regions", "_state")
+    __slots__ = ("_libraries", "_regions", "_state", "refusal")
 
     def __init__(self, state: EngineState, libraries: Libraries, regions: Regions) -> None:
         self._state = state
         self._libraries = libraries
         self._regions = regions
+        self.refusal: UprobesError | None = None
+        """Why the last program that was left to itself at its exec cannot be probed."""
 
     def on_event(self, thread: Thread, event: int) -> None:
         """A PTRACE_EVENT stop of a known thread."""
@@ -184,6 +186,7 @@ class Births:
             architecture = architecture_of(process.pid)
         except UprobesError as error:
             state.warn(f"{error}; it is left to itself")
+            self.refusal = error
             self._leave_exec(thread, process)
             return
         process.move_to(AddressSpace(process.pid, architecture))

@@ -14,11 +14,18 @@ from collections.abc import Callable
 from typing import Final
 
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord, StepInProgress
-from ptrace_uprobes.engine.signals import deliver, fingerprint, note_reentry
+from ptrace_uprobes.engine.signals import (
+    ASYNCHRONOUS_SIGNALS,
+    deliver,
+    fingerprint,
+    note_reentry,
+    send_again,
+)
 from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.engine.workers import Workers
 from ptrace_uprobes.errors import EngineBug, MemoryFault
 from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.memory import ProgramMemory
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone, UserRegs, fast_ptrace
 from ptrace_uprobes.probe import Hit, Registers, SiteCount
 from ptrace_uprobes.ssol.plan import Mechanism
@@ -189,11 +196,13 @@ class HitRunner:
         before: UserRegs = registers if registers is not None else self._registers(thread, placed)
         after = UserRegs.from_buffer_copy(before)
         try:
-            placed.plan.emulate(after, thread.process.space.extra.traps)
+            placed.plan.emulate(after, ProgramMemory(thread.tid))
         except MemoryFault:
             # The instruction faults: let it, natively, for the kernel to tell the program.
             if placed.slot is None:
                 raise EngineBug(f"emulation faults at {placed.address:#x} without a slot") from None
+            # A slot that only provokes the fault leads back to the site: that is no new hit.
+            note_reentry(thread, placed, before)
             after = UserRegs.from_buffer_copy(before)
             after.rip = placed.slot
         ptrace_calls.set_registers(thread.tid, after)
@@ -234,6 +243,10 @@ class HitRunner:
         slot = record.slots.at(rip)
         registers = ptrace_calls.get_registers(thread.tid)
         fixup = slot.fixup(rip) if slot is not None else None
+        if fixup is not None and not fixup.executed:
+            # A repeated string instruction traps after each of its iterations.
+            ptrace_calls.call(ptrace_calls.SINGLESTEP, thread.tid)
+            return True
         if fixup is not None:
             registers.rip = fixup.rip
             for name, value in fixup.registers:
@@ -243,8 +256,32 @@ class HitRunner:
         if step.placed.plan.fix_fip and step.placed.slot is not None:
             if ptrace_calls.get_fp_instruction_pointer(thread.tid) == step.placed.slot:
                 ptrace_calls.set_fp_instruction_pointer(thread.tid, step.placed.address)
-        self._state.resume(thread)
+        self._state.resume(thread, self._release_signal(thread, step))
         return True
+
+    def hold_signal(self, thread: Thread, number: int, info: bytearray) -> bool:
+        """Keep a signal that came before the step until the step is done; False if it cannot
+        be kept. More of them wait in the kernel, which knows how to."""
+        step: StepInProgress = thread.stepping
+        if step.held is not None or self._state.frozen:
+            return False
+        step.held = (number, info)
+        step.mask = ptrace_calls.get_signal_mask(thread.tid)
+        ptrace_calls.set_signal_mask(thread.tid, ASYNCHRONOUS_SIGNALS)
+        thread.state = RunState.RUNNING
+        ptrace_calls.call(ptrace_calls.SINGLESTEP, thread.tid)
+        return True
+
+    @staticmethod
+    def _release_signal(thread: Thread, step: StepInProgress) -> int:
+        """Undo `hold_signal`; gives the signal to deliver, 0 for none."""
+        if step.mask is not None:
+            ptrace_calls.set_signal_mask(thread.tid, step.mask)
+        if step.held is None:
+            return 0
+        number, info = step.held
+        ptrace_calls.set_signal_info(thread.tid, info)
+        return number
 
     def end_step(self, thread: Thread, registers: UserRegs) -> None:
         """Give a borrowed register back; the thread steps no more."""
@@ -254,12 +291,21 @@ class HitRunner:
             setattr(registers, step.scratch[0], step.scratch[1])
 
     def cancel_step(self, thread: Thread) -> None:
-        """The thread stopped before, or instead of, its step's end: a later arrival steps anew."""
-        if thread.stepping is None:
+        """The thread stopped before, or instead of, its step's end: a later arrival steps anew.
+
+        A held signal becomes the one to resume with, unless there is another: that one is
+        sent again, without what came with it.
+        """
+        step: StepInProgress | None = thread.stepping
+        if step is None:
             return
         registers = ptrace_calls.get_registers(thread.tid)
         self.end_step(thread, registers)
         ptrace_calls.set_registers(thread.tid, registers)
+        if step.mask is not None:
+            ptrace_calls.set_signal_mask(thread.tid, step.mask)
+        if step.held is not None:
+            send_again(thread.process.pid, thread.tid, *step.held)
 
     def _is_reentry(self, thread: Thread, placed: PlacedSite) -> bool:
         registers = self._registers(thread, placed)

@@ -10,6 +10,7 @@ as the kernel's uprobes.
 from __future__ import annotations
 
 import struct
+import threading
 from typing import Final
 
 from ptrace_uprobes.addresses import VirtAddr
@@ -23,10 +24,11 @@ from ptrace_uprobes.symbols.modules import Module
 from ptrace_uprobes.symbols.resolve import explain_missing
 from ptrace_uprobes.tracee import Thread
 
-__all__ = ["ENTRY", "RENDEZVOUS", "Libraries"]
+__all__ = ["ENTRY", "MAIN", "RENDEZVOUS", "Libraries"]
 
 RENDEZVOUS: Final = "dynamic linker"
-ENTRY: Final = "main function"
+MAIN: Final = "main function"
+ENTRY: Final = "entry point"
 _NOTIFIER: Final = "_dl_debug_state"
 _DT_DEBUG: Final = 21
 _MOST_DYNAMIC_ENTRIES: Final = 256
@@ -34,17 +36,20 @@ _R_STATE: Final = 24  # struct r_debug: int version, pointer map, pointer brk, e
 _RT_CONSISTENT: Final = 0
 _SYS_MMAP: Final = 9
 _SYS_MPROTECT: Final = 10
+_SYS_MUNMAP: Final = 11
 _PROT_EXEC: Final = 4
 
 
 class Libraries:
     """Follows the dynamic linker on behalf of probes that are not planted yet."""
 
-    __slots__ = ("_planter", "_state")
+    __slots__ = ("_planter", "_state", "entry_reached")
 
     def __init__(self, state: EngineState, planter: Planter) -> None:
         self._state = state
         self._planter = planter
+        self.entry_reached = threading.Event()
+        """Set at the trap that `watch_entry` planted."""
 
     def begin_program(self, thread: Thread) -> None:
         """A program stands before its first instruction: plant what is there, watch the rest."""
@@ -75,8 +80,19 @@ class Libraries:
             record.relocated = True
             return
         address = main.to_virtual(found[0].address)
-        if not self._planter.plant_internal(record, address, ENTRY):
+        if not self._planter.plant_internal(record, address, MAIN):
             record.relocated = True
+
+    def watch_entry(self, record: SpaceRecord) -> bool:
+        """Have the program held at its entry point, its libraries loaded; False if it is there."""
+        main = self._main(record)
+        thread = record.space.any_thread()
+        if main is None or thread is None:
+            return False
+        entry = main.to_virtual(main.image.entry)
+        if ptrace_calls.peek_user(thread.tid, "rip") == entry:
+            return False
+        return self._planter.plant_internal(record, entry, ENTRY)
 
     @staticmethod
     def _main(record: SpaceRecord) -> Module | None:
@@ -110,8 +126,11 @@ class Libraries:
     def on_internal(self, thread: Thread, placed: PlacedSite) -> None:
         """A thread has reached a trap that `watch` or `begin_program` set."""
         record = record_of(thread.process.space)
-        if placed.internal == ENTRY:
+        if placed.internal in (MAIN, ENTRY):
             record.relocated = True
+            if placed.internal == ENTRY:
+                self._state.frozen = True
+                self.entry_reached.set()
             placed.internal = None
             self.replant(record)
             placed.update()
@@ -139,7 +158,7 @@ class Libraries:
         tid = thread.tid
         if thread.syscall_entry:
             number = ptrace_calls.peek_user(tid, "orig_rax")
-            thread.in_mmap = (
+            thread.in_mmap = number == _SYS_MUNMAP or (
                 number in (_SYS_MMAP, _SYS_MPROTECT)
                 and bool(ptrace_calls.peek_user(tid, "rdx") & _PROT_EXEC)
             )

@@ -17,7 +17,12 @@ from ptrace_uprobes.engine.hits import HitRunner
 from ptrace_uprobes.engine.libraries import Libraries
 from ptrace_uprobes.engine.planting import Planter
 from ptrace_uprobes.engine.regions import Regions
-from ptrace_uprobes.engine.signals import deliver, leave_slot, restart_interrupted_wait
+from ptrace_uprobes.engine.signals import (
+    deliver,
+    is_fault,
+    leave_slot,
+    restart_interrupted_wait,
+)
 from ptrace_uprobes.engine.state import WAIT_FLAGS, EngineState
 from ptrace_uprobes.errors import RemoteCallFailed
 from ptrace_uprobes.linux import ptrace_calls
@@ -33,7 +38,7 @@ from ptrace_uprobes.tracee import AddressSpace, RunState, Thread
 __all__ = ["Tracer"]
 
 _FAIR_BURST: Final = 16
-"""Stops served before all that are ready are taken together."""
+"""Stops served before all that are ready are taken together, the doorbell's among them."""
 _SYSCALL_ENTRY: Final = -1
 """`Thread.stop_event` at a syscall-entry-stop."""
 
@@ -81,7 +86,7 @@ class Tracer:
             else:
                 tid, status = waitpid(-1, flags)
                 burst += 1
-                if burst >= _FAIR_BURST and len(threads) > 1:
+                if burst >= _FAIR_BURST:
                     burst = 0
                     state.drain()
             if status == trap_stop and not state.frozen and not state.max_hits:
@@ -153,9 +158,12 @@ class Tracer:
             self.hits.on_trap(thread)
             return
         if thread.stepping is not None:
-            self.hits.cancel_step(thread)
             info = ptrace_calls.get_signal_info(thread.tid)
-            if int.from_bytes(info[8:12], "little", signed=True) <= 0:
+            fault = is_fault(number, info)
+            if not fault and self.hits.hold_signal(thread, number, info):
+                return
+            self.hits.cancel_step(thread)
+            if not fault:
                 leave_slot(thread)
         deliver(self.state, thread, number)
 

@@ -102,6 +102,10 @@ class StepInProgress:
     placed: PlacedSite
     scratch: tuple[str, int] | None
     """A register that was borrowed, and its value."""
+    held: tuple[int, bytearray] | None = None
+    """A signal that came before the step, and its siginfo: delivered after it."""
+    mask: int | None = None
+    """The thread's signal mask, put back after the step."""
 
 
 @dataclass(slots=True)

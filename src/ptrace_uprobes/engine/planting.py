@@ -71,8 +71,9 @@ class Planter:
         # has exited before the others: a zombie shows no mappings.
         record.mappings = read_maps(thread.tid)
         modules = modules_of(thread.tid, record.mappings, record.traps.read)
-        here = {(m.path, m.start, m.end, m.bias) for m in modules}
-        gone = [m for m in record.modules if (m.path, m.start, m.end, m.bias) not in here]
+        # Not by its end: the dynamic linker maps a library piece by piece.
+        here = {(m.path, m.bias) for m in modules}
+        gone = [m for m in record.modules if (m.path, m.bias) not in here]
         record.modules = modules
         for module in gone:
             self._drop(record, module.start, module.end)
@@ -190,7 +191,7 @@ class Planter:
         try:
             if mapping is None or not mapping.is_executable or not code:
                 raise BadAddress(address, "it is not in executable memory")
-            if place.symbol is None or probe.definition.offset:
+            if probe.definition.address is not None or probe.definition.offset:
                 self._check_boundary(record, place.module, address)
         except BadAddress as error:
             if strict:
@@ -308,7 +309,12 @@ class Planter:
 
     def arm(self, record: SpaceRecord, sites: Sequence[PlacedSite]) -> None:
         """Have each of these sites hold its trap."""
-        new = [placed for placed in sites if placed.address not in record.traps]
+        new = [
+            placed
+            for placed in sites
+            if placed.address not in record.traps
+            and (self._state.live or placed.internal is not None)
+        ]
         for placed in new:
             key = self._key(record, placed.address)
             record.retired.pop(key, None)
@@ -322,6 +328,13 @@ class Planter:
                     self._state.warn_once(
                         f"{count.probe.spec}: the memory at {address:#x} cannot be written"
                     )
+
+    def go_live(self) -> None:
+        """Write the traps of every probe that was added so far."""
+        self._state.live = True
+        for space in self._state.spaces():
+            record = record_of(space)
+            self.arm(record, [p for p in self._all(record) if p.wanted])
 
     def disarm_unwanted(self, record: SpaceRecord) -> None:
         """Take out the traps that no enabled probe wants any more."""

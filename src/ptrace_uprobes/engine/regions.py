@@ -169,7 +169,7 @@ class Regions:
 def stack_limit(pid: int) -> int | None:
     """RLIMIT_STACK in bytes (/proc/PID/limits); None if unlimited or not known."""
     try:
-        with open(f"/proc/{pid}/limits", encoding="ascii") as file:
+        with open(f"/proc/{pid}/limits", encoding="utf-8") as file:
             for line in file:
                 if line.startswith("Max stack size"):
                     value = line.split()[3]

@@ -30,7 +30,16 @@ from ptrace_uprobes.ssol.plan import Fixup
 from ptrace_uprobes.ssol.scratch import Slot
 from ptrace_uprobes.tracee import Thread
 
-__all__ = ["deliver", "fingerprint", "leave_slot", "note_reentry", "restart_interrupted_wait"]
+__all__ = [
+    "ASYNCHRONOUS_SIGNALS",
+    "deliver",
+    "fingerprint",
+    "is_fault",
+    "leave_slot",
+    "note_reentry",
+    "restart_interrupted_wait",
+    "send_again",
+]
 
 _FAULTS: Final = frozenset(
     {
@@ -45,13 +54,20 @@ _FAULTS: Final = frozenset(
 _IGNORED_BY_DEFAULT: Final = frozenset(
     {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
 )
+ASYNCHRONOUS_SIGNALS: Final = 0xFFFFFFFFFFFFFFFF & ~sum(1 << (n - 1) for n in _FAULTS)
+"""As a mask: what may be blocked for a moment. A fault of a blocked signal kills."""
 _SI_CODE: Final = 8
 _SI_ADDR: Final = 16  # si_addr and si_call_addr alike
 _REENTRIES_KEPT: Final = 64
 _RF: Final = 1 << 16
 _TF: Final = 1 << 8
+_SYS_RT_TGSIGQUEUEINFO: Final = 297
+_SYS_TGKILL: Final = 234
 _EINTR: Final = 4
 _ERESTARTNOHAND: Final = 514
+
+_libc = ctypes.PyDLL(None)
+_libc.syscall.restype = ctypes.c_long
 
 
 def fingerprint(registers: UserRegs) -> bytes:
@@ -137,8 +153,7 @@ def deliver(state: EngineState, thread: Thread, number: int) -> None:
 
 def _deliver_in_slot(record: SpaceRecord, thread: Thread, number: int, slot: Slot) -> None:
     info = ptrace_calls.get_signal_info(thread.tid)
-    origin = struct.unpack_from("<i", info, _SI_CODE)[0]
-    synchronous = number in _FAULTS and origin > 0
+    synchronous = is_fault(number, info)
     if not synchronous and _changes_nothing(thread, number):
         return
     registers = ptrace_calls.get_registers(thread.tid)
@@ -153,6 +168,19 @@ def _deliver_in_slot(record: SpaceRecord, thread: Thread, number: int, slot: Slo
         placed = record.sites().get(slot.site + pc_offset)
         if placed is not None:
             note_reentry(thread, placed, registers)
+
+
+def send_again(pid: int, tid: int, number: int, info: bytearray) -> None:
+    """Queue a signal anew, with its siginfo where the kernel lets us (rt_tgsigqueueinfo(2))."""
+    buffer = (ctypes.c_char * len(info)).from_buffer_copy(info)
+    if _libc.syscall(_SYS_RT_TGSIGQUEUEINFO, pid, tid, number, ctypes.byref(buffer)) != 0:
+        _libc.syscall(_SYS_TGKILL, pid, tid, number)
+
+
+def is_fault(number: int, info: bytearray) -> bool:
+    """Whether the thread's own instruction caused the signal."""
+    origin: int = struct.unpack_from("<i", info, _SI_CODE)[0]
+    return number in _FAULTS and origin > 0
 
 
 def restart_interrupted_wait(thread: Thread) -> None:

@@ -60,10 +60,11 @@ class EngineState:
     frozen: bool = False
     """Threads that stop stay stopped."""
     doorbell: int = 0
-    rung: bool = False
     placement: Placement | None = None
     exit_status: int | None = None
     launched: int = 0
+    live: bool = False
+    """Probes hold traps: `Engine.run` or `start` has been called."""
     max_hits: int = 0
     total_hits: int = 0
     current: Thread | None = None
@@ -87,15 +88,16 @@ class EngineState:
         return self.events.popleft() if self.events else os.waitpid(-1, WAIT_FLAGS)
 
     def is_doorbell(self, tid: int, status: int) -> bool:
-        """Note and silence a ring of the doorbell."""
+        """Whether this is the doorbell; its ring is silenced then."""
         if tid != self.doorbell:
             return False
-        self.rung = True
         if os.WIFSTOPPED(status):
             try:
                 ptrace_calls.call(ptrace_calls.CONT, tid)
             except ptrace_calls.TraceeGone:
                 pass
+        else:
+            self.doorbell = 0
         return True
 
     def wait_for(self, tid: int) -> int:
@@ -108,8 +110,7 @@ class EngineState:
             other, status = os.waitpid(-1, WAIT_FLAGS)
             if other == tid:
                 return status
-            if not self.is_doorbell(other, status):
-                self.events.append((other, status))
+            self.events.append((other, status))
 
     def drain(self) -> None:
         """Take every status that is ready, so that no thread waits behind a busier one.
@@ -123,8 +124,7 @@ class EngineState:
                 return
             if tid == 0:
                 return
-            if not self.is_doorbell(tid, status):
-                self.events.append((tid, status))
+            self.events.append((tid, status))
 
     def resume(self, thread: Thread, number: int = 0) -> None:
         """Let a thread run on, or hold it where it is if it must be.

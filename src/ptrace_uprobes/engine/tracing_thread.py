@@ -18,7 +18,6 @@ from typing import Final, TypeVar
 from ptrace_uprobes.engine.loop import Tracer
 from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.errors import EngineStopped
-from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.child import kill_quietly, spawn_doorbell
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 
@@ -103,15 +102,17 @@ class TracingThread:
     def _limit_reached(self) -> None:
         self.post(self.on_limit)
 
+    def _hang_doorbell(self) -> None:
+        self._state.doorbell = spawn_doorbell()
+
     def _run_calls(self) -> None:
+        if not self._state.doorbell:
+            self._hang_doorbell()  # someone killed it
         while self._calls:
             self._calls.popleft()()
 
     def _main(self) -> None:
-        state = self._state
         try:
-            state.doorbell = spawn_doorbell()
-            ptrace_calls.call(ptrace_calls.SEIZE, state.doorbell)
             self._run_calls()
             if not self._closing:
                 self.tracer.run()
@@ -127,7 +128,7 @@ class TracingThread:
         while self._calls:
             try:
                 self._calls.popleft()()
-            except (EngineStopped, TraceeGone):
+            except (EngineStopped, TraceeGone, OSError):
                 # Posted for tracees that are gone.
                 pass
 
@@ -135,4 +136,7 @@ class TracingThread:
         doorbell, self._state.doorbell = self._state.doorbell, 0
         if doorbell:
             kill_quietly(doorbell, signal.SIGKILL)
-            os.waitpid(doorbell, _WALL)
+            try:
+                os.waitpid(doorbell, _WALL)
+            except ChildProcessError:
+                pass  # someone killed it before us, and the loop has reaped it

@@ -22,6 +22,7 @@ _libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
 _libc.syscall.restype = ctypes.c_long
 
 _PR_SET_PDEATHSIG: Final = 1
+_PTRACE_TRACEME: Final = 0
 _SYS_CLOSE_RANGE: Final = 436
 _SIG_DFL: Final = 0
 
@@ -57,13 +58,20 @@ class PausedChild:
 
 
 def spawn_paused(
-    paths: Sequence[str], argv: Sequence[str], environment: Mapping[str, str], cwd: str | None
+    paths: Sequence[str],
+    argv: Sequence[str],
+    environment: Mapping[str, str] | None,
+    cwd: str | None,
 ) -> PausedChild:
     """Fork a child that will execve the first of `paths` that exists, with Python's own
-    changes to signal dispositions undone, as subprocess does."""
+    changes to signal dispositions undone, as subprocess does.
+
+    Without an `environment` it gets ours as it is, in its order and with what is no text."""
     arguments = (ctypes.c_char_p * (len(argv) + 1))(*[os.fsencode(a) for a in argv], None)
-    pairs = [os.fsencode(k) + b"=" + os.fsencode(v) for k, v in environment.items()]
-    environ = (ctypes.c_char_p * (len(pairs) + 1))(*pairs, None)
+    environ: object = ctypes.c_void_p.in_dll(_libc, "environ")
+    if environment is not None:
+        pairs = [os.fsencode(k) + b"=" + os.fsencode(v) for k, v in environment.items()]
+        environ = (ctypes.c_char_p * (len(pairs) + 1))(*pairs, None)
     candidates = [ctypes.c_char_p(os.fsencode(path)) for path in paths]
     directory = ctypes.c_char_p(os.fsencode(cwd)) if cwd is not None else None
     go_read, go_write = os.pipe()
@@ -110,13 +118,16 @@ def spawn_doorbell() -> int:
     """A child that only sleeps and dies with the calling thread.
 
     The tracer's thread blocks in waitpid(2), and no other thread can wake it but through an
-    event of one of its children: a signal to this one, seized as it is, is such an event.
+    event of one of its children: a signal to this one, traced as it is, is such an event.
+    Until it has come so far as to be traced, a signal ends it, which is an event as well.
     """
     libc = _libc
     pid: int = libc.fork()
     if pid == 0:
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         libc.setsid()  # the terminal's signals are not for it
+        # Not seized by us: that may be refused where the tracer itself is not dumpable.
+        libc.ptrace(_PTRACE_TRACEME, 0, 0, 0)
         libc.syscall(_SYS_CLOSE_RANGE, 0, 0xFFFFFFFF, 0)  # holds no pipe open
         while True:
             libc.pause()

@@ -7,15 +7,17 @@ in pages that are not resident.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import struct
+from collections.abc import Callable
 
 from ptrace_uprobes.errors import MemoryFault
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 
-__all__ = ["ProcessMemory"]
+__all__ = ["ProcessMemory", "ProgramMemory"]
 
 _WORD = 8
 
@@ -135,3 +137,55 @@ class ProcessMemory:
             except (TraceeGone, OSError) as error:
                 raise MemoryFault(word, end - word) from error
             word += _WORD
+
+
+class _IoVec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+_libc = ctypes.PyDLL(None)
+for _name in ("process_vm_readv", "process_vm_writev"):
+    getattr(_libc, _name).restype = ctypes.c_ssize_t
+    getattr(_libc, _name).argtypes = (
+        ctypes.c_int,
+        ctypes.POINTER(_IoVec),
+        ctypes.c_ulong,
+        ctypes.POINTER(_IoVec),
+        ctypes.c_ulong,
+        ctypes.c_ulong,
+    )
+
+
+class ProgramMemory:
+    """Memory with the rights that the program itself has, for computing what it would do.
+
+    process_vm_readv(2) and process_vm_writev(2) respect page protection, as ptrace does not.
+    """
+
+    __slots__ = ("_tid",)
+
+    def __init__(self, tid: int) -> None:
+        self._tid = tid
+
+    def read(self, address: int, size: int) -> bytes:
+        """Exactly `size` bytes; raises `MemoryFault`."""
+        buffer = (ctypes.c_char * size)()
+        self._transfer(_libc.process_vm_readv, buffer, address, size)
+        return buffer.raw
+
+    def write(self, address: int, data: bytes) -> None:
+        """All of `data`; raises `MemoryFault`."""
+        buffer = (ctypes.c_char * len(data)).from_buffer_copy(data)
+        self._transfer(_libc.process_vm_writev, buffer, address, len(data))
+
+    def _transfer(
+        self,
+        function: Callable[..., int],
+        buffer: ctypes.Array[ctypes.c_char],
+        address: int,
+        size: int,
+    ) -> None:
+        local = _IoVec(ctypes.addressof(buffer), size)
+        remote = _IoVec(address & 0xFFFFFFFFFFFFFFFF, size)
+        if function(self._tid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0) != size:
+            raise MemoryFault(address, size)

@@ -7,8 +7,14 @@ from pathlib import Path
 
 from ptrace_uprobes.arch.base import Architecture
 from ptrace_uprobes.arch.x86 import BY_ELF_MACHINE
-from ptrace_uprobes.errors import AlreadyTraced, NotPermitted, UnsupportedTracee, UprobesError
-from ptrace_uprobes.linux.process_info import Status, command_name, read_status
+from ptrace_uprobes.errors import (
+    AlreadyTraced,
+    NoSuchProcess,
+    NotPermitted,
+    UnsupportedTracee,
+    UprobesError,
+)
+from ptrace_uprobes.linux.process_info import Status, command_name, read_status, thread_ids
 
 __all__ = ["architecture_of", "check_can_be_probed", "explain_refusal"]
 
@@ -21,13 +27,23 @@ def check_can_be_probed(pid: int) -> Status:
     status = read_status(pid)
     if status.tgid == os.getpid():
         raise NotPermitted(pid, "it is this very process; trace it from another one")
-    if status.state in "ZX":
+    alive = [tid for tid in thread_ids(status.tgid) if _state(tid) not in "ZX"]
+    if not alive:
         raise UnsupportedTracee(pid, f"it has exited and is a zombie; its parent is {status.ppid}")
+    if status.state in "ZX":
+        status = read_status(alive[0])  # the leader has exited, other threads live
     if not status.has_memory:
         raise UnsupportedTracee(pid, f"{status.name} is a kernel thread; it has no user code")
     if status.tracer:
         raise AlreadyTraced(pid, status.tracer, command_name(status.tracer))
     return status
+
+
+def _state(tid: int) -> str:
+    try:
+        return read_status(tid).state
+    except NoSuchProcess:
+        return "X"
 
 
 def explain_refusal(pid: int, error: OSError) -> UprobesError:
@@ -69,9 +85,12 @@ def architecture_of(pid: int) -> Architecture:
     try:
         with open(f"/proc/{pid}/exe", "rb") as file:
             header = file.read(_ELF_HEADER_SIZE)
+    except FileNotFoundError as error:
+        raise NoSuchProcess(pid) from error
+    except PermissionError as error:
+        raise explain_refusal(pid, error) from error
     except OSError:
-        # Unreadable for us (a set-uid or deleted file on a dead mount): the memory decides later.
-        header = b""
+        header = b""  # on a file system that does not answer
     if len(header) < _ELF_HEADER_SIZE or header[:4] != b"\x7fELF":
         raise UnsupportedTracee(pid, "its program file is no readable ELF file")
     bits = {1: 32, 2: 64}.get(header[4], 0)

@@ -74,8 +74,6 @@ class Sink:
             raise OutputError(f"cannot write to {name}: {_why(error)}") from error
 
     def __enter__(self) -> Sink:
-        if self._limit:
-            self._flusher.start()
         return self
 
     def __exit__(
@@ -93,6 +91,11 @@ class Sink:
                 os.close(self._descriptor)
             except OSError as failed:
                 self._fail(failed)
+
+    def flush_regularly(self) -> None:
+        """From now on no line waits for the next one. Starts a thread: after the last fork."""
+        if self._limit:
+            self._flusher.start()
 
     def write(self, text: str) -> None:
         """Whole lines, each with its end."""

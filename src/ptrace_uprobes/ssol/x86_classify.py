@@ -216,7 +216,7 @@ def _group_five(instruction: Instruction, encoding: Encoding) -> Recipe:
         return _near_branch(encoding, CALL_RSP if is_rsp else CALL_REGISTER)
     if encoding.is_rip_relative:
         return _near_branch(encoding, CALL_RIP_RELATIVE)
-    if uses_only_rsp(instruction) and not -16 < instruction.displacement < 0:
+    if uses_only_rsp(instruction) and instruction.displacement >= 0:
         return _near_branch(encoding, CALL_STACK)
     return _near_branch(encoding, CALL_MEMORY)
 

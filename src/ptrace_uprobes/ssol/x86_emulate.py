@@ -11,39 +11,38 @@ would not, and a store to a read-only page would succeed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.x86_encoding import Encoding, Family, Prefix
 from ptrace_uprobes.decoder import Instruction, decode
-from ptrace_uprobes.errors import MemoryFault
 from ptrace_uprobes.ssol.state import Registers, TraceeMemory
+from ptrace_uprobes.ssol.x86_emulate_stack import (
+    Emulator,
+    emulate_leave,
+    emulate_pop_register,
+    emulate_push_immediate,
+    emulate_push_register,
+)
+from ptrace_uprobes.ssol.x86_emulate_transfer import (
+    emulate_call_indirect,
+    emulate_call_relative,
+    emulate_conditional,
+    emulate_jump_indirect,
+    emulate_jump_relative,
+    emulate_loop,
+    emulate_return,
+)
 from ptrace_uprobes.ssol.x86_operand import (
     REGISTER_NAMES,
     effective_address,
     rm_register,
 )
+from ptrace_uprobes.ssol.x86_write import MASK
 
 __all__ = ["Emulator", "emulator_for"]
 
-Emulator = Callable[[int, Registers, TraceeMemory], None]
-"""Called with the site's address."""
-
-_MASK = (1 << 64) - 1
-_CF, _PF, _ZF, _SF, _OF = 0x001, 0x004, 0x040, 0x080, 0x800
-
-_CONDITIONS: tuple[Callable[[int], bool], ...] = (
-    lambda flags: flags & _OF != 0,
-    lambda flags: flags & _CF != 0,
-    lambda flags: flags & _ZF != 0,
-    lambda flags: flags & (_CF | _ZF) != 0,
-    lambda flags: flags & _SF != 0,
-    lambda flags: flags & _PF != 0,
-    lambda flags: (flags & _SF != 0) != (flags & _OF != 0),
-    lambda flags: flags & _ZF != 0 or (flags & _SF != 0) != (flags & _OF != 0),
-)
-"""Jo, jb, je, jbe, js, jp, jl, jle; the odd condition codes are their negations."""
+_CF, _PF, _AF, _ZF, _SF, _OF = 0x001, 0x004, 0x010, 0x040, 0x080, 0x800
 
 
 def emulator_for(instruction: Instruction) -> Emulator | None:
@@ -64,7 +63,7 @@ def _emulator_for_bytes(code: bytes) -> Emulator | None:
     if _is_nop(encoding):
         return _no_operation(encoding)
     if encoding.opcode_map == 1 and 0x80 <= encoding.opcode <= 0x8F:
-        return _conditional(instruction)
+        return emulate_conditional(instruction)
     if encoding.opcode_map != 0:
         return None
     return _one_byte(instruction, encoding)
@@ -92,13 +91,13 @@ def _one_byte(instruction: Instruction, encoding: Encoding) -> Emulator | None:
     opcode = encoding.opcode
     register = opcode & 7 | (encoding.rex & 1) << 3
     if 0x50 <= opcode <= 0x57:
-        return _push_register(instruction, register)
+        return emulate_push_register(instruction, register)
     if 0x58 <= opcode <= 0x5F:
-        return _pop_register(instruction, register)
+        return emulate_pop_register(instruction, register)
     if opcode in (0x68, 0x6A):
-        return _push_immediate(instruction)
+        return emulate_push_immediate(instruction)
     if 0x70 <= opcode <= 0x7F:
-        return _conditional(instruction)
+        return emulate_conditional(instruction)
     if opcode in (0x89, 0x8B) and encoding.mode == 3:
         return _move_register(instruction)
     if opcode in (0x31, 0x33) and encoding.mode == 3:
@@ -110,19 +109,19 @@ def _one_byte(instruction: Instruction, encoding: Encoding) -> Emulator | None:
     if opcode == 0xC7 and encoding.mode == 3 and encoding.reg == 0:
         return _move_immediate(instruction, rm_register(instruction), instruction.immediate)
     if opcode in (0xC2, 0xC3):
-        return _return(instruction)
+        return emulate_return(instruction)
     if opcode == 0xC9:
-        return _leave(encoding)
+        return emulate_leave(encoding)
     if 0xE0 <= opcode <= 0xE3:
-        return _loop(instruction)
+        return emulate_loop(instruction)
     if opcode == 0xE8:
-        return _call_relative(instruction)
+        return emulate_call_relative(instruction)
     if opcode in (0xE9, 0xEB):
-        return _jump_relative(instruction)
+        return emulate_jump_relative(instruction)
     if opcode == 0xFF and encoding.reg == 2:
-        return _call_indirect(instruction)
+        return emulate_call_indirect(instruction)
     if opcode == 0xFF and encoding.reg == 4:
-        return _jump_indirect(instruction)
+        return emulate_jump_indirect(instruction)
     return None
 
 
@@ -133,67 +132,9 @@ def _no_operation(encoding: Encoding) -> Emulator:
     size = encoding.size
 
     def no_operation(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        registers.rip = address + size & _MASK
+        registers.rip = address + size & MASK
 
     return no_operation
-
-
-def _push_register(instruction: Instruction, number: int) -> Emulator:
-    size = instruction.encoding.size
-    name = REGISTER_NAMES[number]
-
-    def push_register(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        value: int = getattr(registers, name)  # RSP: its value before the push
-        _push(registers, memory, value)
-        registers.rip = address + size & _MASK
-
-    return push_register
-
-
-def _push_immediate(instruction: Instruction) -> Emulator:
-    size = instruction.encoding.size
-    value = instruction.immediate & _MASK
-
-    def push_immediate(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        _push(registers, memory, value)
-        registers.rip = address + size & _MASK
-
-    return push_immediate
-
-
-def _push(registers: Registers, memory: TraceeMemory, value: int) -> None:
-    stack = registers.rsp - 8 & _MASK
-    memory.write(stack, value.to_bytes(8, "little"))
-    registers.rsp = stack
-
-
-def _pop_register(instruction: Instruction, number: int) -> Emulator:
-    size = instruction.encoding.size
-    name = REGISTER_NAMES[number]
-
-    def pop_register(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        value = _load(memory, registers.rsp)
-        registers.rsp = registers.rsp + 8 & _MASK
-        setattr(registers, name, value)  # RSP: the value popped, after the increment
-        registers.rip = address + size & _MASK
-
-    return pop_register
-
-
-def _load(memory: TraceeMemory, address: int) -> int:
-    return int.from_bytes(memory.read(address, 8), "little")
-
-
-def _leave(encoding: Encoding) -> Emulator:
-    size = encoding.size
-
-    def leave(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        frame = registers.rbp
-        registers.rbp = _load(memory, frame)
-        registers.rsp = frame + 8 & _MASK
-        registers.rip = address + size & _MASK
-
-    return leave
 
 
 def _move_register(instruction: Instruction) -> Emulator:
@@ -204,7 +145,7 @@ def _move_register(instruction: Instruction) -> Emulator:
 
     def move_register(address: int, registers: Registers, memory: TraceeMemory) -> None:
         setattr(registers, target, getattr(registers, source) & mask)
-        registers.rip = address + size & _MASK
+        registers.rip = address + size & MASK
 
     return move_register
 
@@ -215,7 +156,7 @@ def _reg(encoding: Encoding) -> int:
 
 def _width_mask(encoding: Encoding) -> int:
     """A 32-bit result clears the upper half."""
-    return _MASK if encoding.wide else 0xFFFF_FFFF
+    return MASK if encoding.wide else 0xFFFF_FFFF
 
 
 def _move_immediate(instruction: Instruction, number: int, immediate: int) -> Emulator:
@@ -225,13 +166,13 @@ def _move_immediate(instruction: Instruction, number: int, immediate: int) -> Em
 
     def move_immediate(address: int, registers: Registers, memory: TraceeMemory) -> None:
         setattr(registers, name, value)
-        registers.rip = address + size & _MASK
+        registers.rip = address + size & MASK
 
     return move_immediate
 
 
 def _exclusive_or(instruction: Instruction) -> Emulator | None:
-    """Only of a register with itself; AF, which is undefined, is left as it was."""
+    """Only of a register with itself. AF is undefined on paper; processors clear it."""
     encoding = instruction.encoding
     if _reg(encoding) != rm_register(instruction):
         return None
@@ -240,8 +181,8 @@ def _exclusive_or(instruction: Instruction) -> Emulator | None:
 
     def zero(address: int, registers: Registers, memory: TraceeMemory) -> None:
         setattr(registers, name, 0)
-        registers.eflags = registers.eflags & ~(_CF | _SF | _OF) | _ZF | _PF
-        registers.rip = address + size & _MASK
+        registers.eflags = registers.eflags & ~(_CF | _AF | _SF | _OF) | _ZF | _PF
+        registers.rip = address + size & MASK
 
     return zero
 
@@ -253,132 +194,8 @@ def _load_address(instruction: Instruction) -> Emulator:
     address_of = effective_address(instruction, linear=False)
 
     def load_address(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        following = address + size & _MASK
+        following = address + size & MASK
         setattr(registers, name, address_of(registers, following) & mask)
         registers.rip = following
 
     return load_address
-
-
-def _go(registers: Registers, target: int) -> None:
-    # A non-canonical target faults in the branch itself: let it do so natively.
-    if (target >> 47) + 1 & 0x1FFFF > 1:
-        raise MemoryFault(target, 1)
-    registers.rip = target
-
-
-def _conditional(instruction: Instruction) -> Emulator:
-    size, distance = instruction.encoding.size, instruction.immediate
-    holds = _CONDITIONS[instruction.encoding.opcode >> 1 & 7]
-    negated = instruction.encoding.opcode & 1 != 0
-
-    def conditional(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        following = address + size & _MASK
-        if holds(registers.eflags) != negated:
-            _go(registers, following + distance & _MASK)
-        else:
-            registers.rip = following
-
-    return conditional
-
-
-def _loop(instruction: Instruction) -> Emulator:
-    """LOOPNE, LOOPE, LOOP, JrCXZ."""
-    encoding = instruction.encoding
-    size, distance = encoding.size, instruction.immediate
-    opcode = encoding.opcode
-    mask = 0xFFFF_FFFF if encoding.prefixes & Prefix.ADDRESS_SIZE else _MASK
-
-    def loop(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        following = address + size & _MASK
-        count = registers.rcx & mask
-        if opcode == 0xE3:
-            taken = count == 0
-        else:
-            count = count - 1 & mask
-            zero = registers.eflags & _ZF != 0
-            taken = count != 0 and (opcode == 0xE2 or zero == (opcode == 0xE1))
-        _go(registers, following + distance & _MASK if taken else following)
-        if opcode != 0xE3:
-            registers.rcx = count
-
-    return loop
-
-
-def _jump_relative(instruction: Instruction) -> Emulator:
-    distance = instruction.encoding.size + instruction.immediate
-
-    def jump_relative(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        _go(registers, address + distance & _MASK)
-
-    return jump_relative
-
-
-def _call_relative(instruction: Instruction) -> Emulator:
-    size, distance = instruction.encoding.size, instruction.immediate
-
-    def call_relative(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        following = address + size & _MASK
-        _call(registers, memory, following + distance & _MASK, following)
-
-    return call_relative
-
-
-def _call(registers: Registers, memory: TraceeMemory, target: int, following: int) -> None:
-    rip = registers.rip
-    _go(registers, target)
-    try:
-        _push(registers, memory, following)
-    except MemoryFault:
-        registers.rip = rip
-        raise
-
-
-def _call_indirect(instruction: Instruction) -> Emulator:
-    size = instruction.encoding.size
-    target_of = _branch_operand(instruction)
-
-    def call_indirect(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        following = address + size & _MASK
-        _call(registers, memory, target_of(registers, memory, following), following)
-
-    return call_indirect
-
-
-def _jump_indirect(instruction: Instruction) -> Emulator:
-    size = instruction.encoding.size
-    target_of = _branch_operand(instruction)
-
-    def jump_indirect(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        _go(registers, target_of(registers, memory, address + size & _MASK))
-
-    return jump_indirect
-
-
-def _branch_operand(instruction: Instruction) -> Callable[[Registers, TraceeMemory, int], int]:
-    if instruction.encoding.mode == 3:
-        name = REGISTER_NAMES[rm_register(instruction)]
-
-        def from_register(registers: Registers, memory: TraceeMemory, following: int) -> int:
-            value: int = getattr(registers, name)
-            return value
-
-        return from_register
-    address_of = effective_address(instruction)
-
-    def from_memory(registers: Registers, memory: TraceeMemory, following: int) -> int:
-        return _load(memory, address_of(registers, following))
-
-    return from_memory
-
-
-def _return(instruction: Instruction) -> Emulator:
-    """The immediate of `ret imm16` is unsigned."""
-    released = 8 + (instruction.immediate & 0xFFFF)
-
-    def near_return(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        stack = registers.rsp
-        _go(registers, _load(memory, stack))
-        registers.rsp = stack + released & _MASK
-
-    return near_return

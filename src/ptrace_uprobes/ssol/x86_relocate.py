@@ -177,9 +177,10 @@ def call_register(instruction: Instruction, slot: VirtAddr) -> SlotCode:
 def call_memory(instruction: Instruction, slot: VirtAddr) -> SlotCode:
     """`call *memory`: the push comes before the load.
 
-    That differs from the instruction only if the operand lies in the eight bytes that the
-    push writes. For a RIP-relative operand that cannot be (code is not on a stack); with
-    any other the tracer emulates, and comes here for the fault alone.
+    That differs from the instruction if the operand lies in the eight bytes that the push
+    writes. A RIP-relative operand does not (code is not on a stack), nor one above RSP; with
+    any other the tracer emulates, and comes here for the fault alone. It differs, too, in
+    which of two faults is met, when both accesses have no memory.
     """
     writer = SlotWriter(slot, instruction.address)
     _push_return_address(writer, instruction)
@@ -247,10 +248,12 @@ def conditional(instruction: Instruction, slot: VirtAddr) -> SlotCode:
 
 
 def loop(instruction: Instruction, slot: VirtAddr) -> SlotCode:
-    """LOOPcc and JrCXZ, which have only an 8-bit form; 0x67 makes them count in ECX."""
-    narrow = instruction.encoding.prefixes & Prefix.ADDRESS_SIZE
-    opcode = (b"\x67" if narrow else b"") + bytes([instruction.encoding.opcode])
-    return _two_exits(instruction, slot, opcode)
+    """LOOPcc and JrCXZ, which have only an 8-bit form.
+
+    Every prefix stays: 0x67 makes them count in ECX, and AMD processors let F2 and F3 turn
+    LOOPE and LOOPNE into one another.
+    """
+    return _two_exits(instruction, slot, instruction.code[:-1])
 
 
 def transaction(instruction: Instruction, slot: VirtAddr) -> SlotCode:

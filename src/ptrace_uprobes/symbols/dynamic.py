@@ -11,7 +11,7 @@ from ptrace_uprobes.addresses import FileOffset
 from ptrace_uprobes.symbols.headers import PT_DYNAMIC, Headers
 from ptrace_uprobes.symbols.source import Source
 
-__all__ = ["Dynamic", "Range", "read_dynamic", "symbols_of"]
+__all__ = ["SYMBOL_SIZE", "Dynamic", "Range", "read_dynamic", "symbols_of"]
 
 _DT_NULL: Final = 0
 _DT_HASH: Final = 4
@@ -25,7 +25,7 @@ _DT_VERDEF: Final = 0x6FFFFFFC
 
 _MOST_ENTRIES: Final = 4096
 _MOST_BUCKETS: Final = 1 << 25
-_SYMBOL_SIZE = {32: 16, 64: 24}
+SYMBOL_SIZE = {32: 16, 64: 24}
 _ENTRY = {32: struct.Struct("<II"), 64: struct.Struct("<QQ")}
 
 
@@ -105,7 +105,7 @@ def symbols_of(source: Source, dynamic: Dynamic, elf_class: int) -> Range | None
     count = _count_by_hash(source, dynamic.hash_table)
     if count is None:
         count = _count_by_gnu_hash(source, dynamic.gnu_hash_table, elf_class)
-    size = (count or 0) * _SYMBOL_SIZE[elf_class]
+    size = (count or 0) * SYMBOL_SIZE[elf_class]
     return Range(dynamic.symbols, size) if dynamic.symbols + size <= source.size else None
 
 
@@ -132,9 +132,9 @@ def _count_by_gnu_hash(source: Source, offset: int | None, elf_class: int) -> in
         return int(first)
     while True:
         at = chains + 4 * (last - first)
-        if at + 4 > source.size:
+        chunk = source.read(at, min(4096, source.available(at) // 4 * 4))
+        if not chunk:
             return None
-        chunk = source.read(at, min(4096, (source.size - at) // 4 * 4))
         for (value,) in struct.iter_unpack("<I", chunk):
             last += 1
             if value & 1:

@@ -4,12 +4,15 @@ Nothing that the file says is believed: every offset and count is held against t
 the file, and a count that is within it but absurd is refused. Section headers are not
 needed to run a program, so that a file with wrong ones is read as if it had none.
 
-Written on `struct` and not on pyelftools: see `docs/decisions/`.
+Written on `struct` and not on pyelftools: importing that takes 80 ms and 7 MB, it makes an
+object of every symbol (150 ms for libc's dynamic ones, against 22 here), and it answers some
+damaged files with an OverflowError, an ArrayError, or seconds of work.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +20,7 @@ from ptrace_uprobes.addresses import ElfAddr, FileOffset
 from ptrace_uprobes.errors import UnreadableElf
 from ptrace_uprobes.symbols.source import Source
 
-__all__ = ["Headers", "Section", "Segment", "read_headers"]
+__all__ = ["Headers", "Section", "Segment", "check_segments", "read_headers", "read_interpreter"]
 
 ET_EXEC: Final = 2
 ET_DYN: Final = 3
@@ -31,7 +34,6 @@ _PF_X: Final = 1
 _PF_W: Final = 2
 
 _PN_XNUM: Final = 0xFFFF
-_SHN_LORESERVE: Final = 0xFF00
 _SHN_XINDEX: Final = 0xFFFF
 
 _MOST_SECTIONS: Final = 1 << 16
@@ -146,6 +148,27 @@ def read_headers(source: Source, *, in_memory: bool = False) -> Headers:
         segments=_read_segments(source, elf_class, segment_offset, segment_size, segment_count),
         sections=sections,
     )
+
+
+def read_interpreter(source: Source, headers: Headers) -> str | None:
+    """The dynamic linker that the program names."""
+    segment = next((s for s in headers.segments if s.kind == PT_INTERP), None)
+    # PATH_MAX, as load_elf_binary (fs/binfmt_elf.c) has it
+    if segment is None or not 2 <= segment.file_size <= 4096:
+        return None
+    if segment.offset + segment.file_size > source.size:
+        return None
+    text = source.read(segment.offset, segment.file_size).partition(b"\0")[0]
+    return text.decode("utf-8", "surrogateescape")
+
+
+def check_segments(source: Source, segments: Iterable[Segment]) -> None:
+    """Raises `UnreadableElf` unless the file has all that is to be loaded."""
+    for segment in segments:
+        if segment.offset + segment.file_size > source.size:
+            raise UnreadableElf(source.name, "it is cut short inside a segment")
+        if segment.address + max(segment.memory_size, segment.file_size) > 1 << 64:
+            raise UnreadableElf(source.name, "a segment wraps around the address space")
 
 
 def _read_segments(

@@ -7,7 +7,7 @@ import functools
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from ptrace_uprobes.addresses import ElfAddr
@@ -15,14 +15,15 @@ from ptrace_uprobes.errors import UnreadableElf
 from ptrace_uprobes.symbols import debug_files
 from ptrace_uprobes.symbols.close_names import close_names
 from ptrace_uprobes.symbols.dynamic import read_dynamic
+from ptrace_uprobes.symbols.find_tables import dynamic_table, static_table
 from ptrace_uprobes.symbols.functions import FunctionIndex
 from ptrace_uprobes.symbols.headers import (
     PT_DYNAMIC,
-    PT_INTERP,
     PT_LOAD,
-    Headers,
     Segment,
+    check_segments,
     read_headers,
+    read_interpreter,
 )
 from ptrace_uprobes.symbols.source import BytesSource, FileIdentity, FileSource, Source
 from ptrace_uprobes.symbols.symbol import FUNCTION_KINDS, Symbol, rank_of, symbol_of
@@ -31,8 +32,6 @@ from ptrace_uprobes.symbols.tables import (
     STT_NOTYPE,
     Entry,
     SymbolTable,
-    dynamic_table,
-    static_table,
 )
 from ptrace_uprobes.symbols.versions import VersionTable
 
@@ -43,6 +42,7 @@ DEBUG_ROOT: Final = "/usr/lib/debug"
 _CODE_KINDS = FUNCTION_KINDS | {STT_NOTYPE}
 _MOST_NAME_BYTES: Final = 1 << 26
 _MOST_IMAGES: Final = 128
+_MOST_ANSWERS: Final = 1024
 
 
 class Image:
@@ -74,12 +74,13 @@ class Image:
         self.segments = tuple(s for s in headers.segments if s.kind == PT_LOAD)
         self._code = tuple(s for s in self.segments if s.is_executable)
         self.build_id = debug_files.read_build_id(source, headers)
-        self.interpreter = _interpreter(source, headers)
+        self.interpreter = read_interpreter(source, headers)
         self.soname = self._dynamic.soname if self._dynamic is not None else None
         self.dynamic_address = next(
             (s.address for s in headers.segments if s.kind == PT_DYNAMIC), None
         )
-        _check_segments(source, self.segments)
+        self._answers: dict[tuple[str, str, str | None], tuple[Symbol, ...]] = {}
+        check_segments(source, self.segments)
 
     def __repr__(self) -> str:
         return f"<Image {self.path}>"
@@ -102,6 +103,9 @@ class Image:
         Without a version: the default one, as the linker and dlsym(3) choose, and every
         local function of the name; only where there is none of these, the old versions.
         """
+        return self._answer(("lookup", name, version), lambda: self._lookup(name, version))
+
+    def _lookup(self, name: str, version: str | None) -> list[Symbol]:
         if not name:
             return []
         encoded = name.encode("utf-8", "surrogateescape")
@@ -128,6 +132,9 @@ class Image:
 
         An IFUNC and its resolver have one address and are two functions.
         """
+        return self._answer(("glob", pattern, version), lambda: self._glob_best(pattern, version))
+
+    def _glob_best(self, pattern: str, version: str | None) -> list[Symbol]:
         best: dict[tuple[int, bool], tuple[Entry, VersionTable | None]] = {}
         for (address, _), match in self._matching(pattern, version).items():
             key = address, match[0].kind == STT_GNU_IFUNC
@@ -162,6 +169,17 @@ class Image:
                 if name_bytes > _MOST_NAME_BYTES:
                     raise UnreadableElf(self.path, f"too many of its names match {pattern!r}")
         return found
+
+    def _answer(
+        self, question: tuple[str, str, str | None], find: Callable[[], list[Symbol]]
+    ) -> list[Symbol]:
+        """What was answered before: all probes are resolved anew at each library's loading."""
+        answer = self._answers.get(question)
+        if answer is None:
+            if len(self._answers) >= _MOST_ANSWERS:
+                self._answers.clear()
+            answer = self._answers[question] = tuple(find())
+        return list(answer)
 
     def symbol_at(self, address: ElfAddr) -> tuple[Symbol, int] | None:
         """The innermost function that holds the address, and how far into it that is.
@@ -244,25 +262,6 @@ class Image:
             return static_table(source, headers)
         except UnreadableElf:
             return None
-
-
-def _interpreter(source: Source, headers: Headers) -> str | None:
-    segment = next((s for s in headers.segments if s.kind == PT_INTERP), None)
-    # PATH_MAX, as load_elf_binary (fs/binfmt_elf.c) has it
-    if segment is None or not 2 <= segment.file_size <= 4096:
-        return None
-    if segment.offset + segment.file_size > source.size:
-        return None
-    text = source.read(segment.offset, segment.file_size).partition(b"\0")[0]
-    return text.decode("utf-8", "surrogateescape")
-
-
-def _check_segments(source: Source, segments: Iterable[Segment]) -> None:
-    for segment in segments:
-        if segment.offset + segment.file_size > source.size:
-            raise UnreadableElf(source.name, "it is cut short inside a segment")
-        if segment.address + max(segment.memory_size, segment.file_size) > 1 << 64:
-            raise UnreadableElf(source.name, "a segment wraps around the address space")
 
 
 _images: OrderedDict[tuple[FileIdentity, str, str, str], Image] = OrderedDict()

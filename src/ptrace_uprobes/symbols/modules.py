@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +12,7 @@ from typing import Final
 from ptrace_uprobes.addresses import ElfAddr, VirtAddr
 from ptrace_uprobes.errors import MemoryFault, UnreadableElf
 from ptrace_uprobes.linux.maps import Mapping
-from ptrace_uprobes.symbols.headers import read_headers
+from ptrace_uprobes.symbols.headers import PT_LOAD, read_headers
 from ptrace_uprobes.symbols.image import Image, Segment, image_from_bytes, open_image
 from ptrace_uprobes.symbols.source import MemorySource
 
@@ -32,7 +31,7 @@ class Module:
     """An image at a place in an address space."""
 
     path: str
-    """As the process saw it when it mapped the file."""
+    """As /proc/PID/maps has it."""
     image: Image
     bias: int
     """What is added to an address in the file to have the virtual one."""
@@ -69,10 +68,13 @@ class Module:
         names = (self.name,) if self.image.soname is None else (self.name, self.image.soname)
         if any(_is_stem(name, full) for full in names):
             return True
-        if self.is_main and re.fullmatch(r"[-.]?[0-9][0-9.]*", self.name.removeprefix(name)):
+        if self.is_main and re.fullmatch(r"[-.][0-9][0-9.]*", self.name.removeprefix(name)):
             return True
-        command = shutil.which(name) if self.is_main else None
-        return command is not None and self._is_same_file(command)
+        return (
+            self.is_main
+            and bool(name)
+            and any(self._is_same_file(f"{place}/{name}") for place in os.get_exec_path())
+        )
 
     def _is_same_file(self, path: str) -> bool:
         identity = self.image.identity
@@ -254,7 +256,7 @@ class _ImageFinder:
         family = self._family(mapping)
         source = MemorySource(self._read_memory, family, mapping.path)
         headers = read_headers(source, in_memory=True)
-        first = next((s for s in headers.segments if s.kind == 1 and s.offset == 0), None)
+        first = next((s for s in headers.segments if s.kind == PT_LOAD and s.offset == 0), None)
         if first is None:
             raise UnreadableElf(mapping.path, "its first page is not mapped")
         bias = family[0].start - first.address
@@ -262,13 +264,13 @@ class _ImageFinder:
 
 
 def _root_of(pid: int) -> str:
-    """What to put before a path of the process to have the same file; empty if nothing."""
-    theirs = f"/proc/{pid}/root"
+    """What to put before a path of its maps file to have the same file; empty if nothing.
+
+    The kernel prints a path as it is seen from the reader's root directory, whatever that of
+    the process is; only a path in another mount namespace is printed from there.
+    """
     try:
-        if os.path.samestat(os.stat(theirs), os.stat("/")) and (
-            os.readlink(f"/proc/{pid}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
-        ):
-            return ""
+        theirs, ours = (os.readlink(f"/proc/{who}/ns/mnt") for who in (pid, "self"))
     except OSError:
         return ""
-    return theirs
+    return "" if theirs == ours else f"/proc/{pid}/root"

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from ptrace_uprobes.addresses import ElfAddr, VirtAddr
 from ptrace_uprobes.definition.spec import Spec
-from ptrace_uprobes.errors import BadAddress, ModuleNotLoaded, SymbolNotFound, UprobesError
+from ptrace_uprobes.errors import (
+    BadAddress,
+    ModuleNotLoaded,
+    SymbolNotFound,
+    UnreadableElf,
+    UprobesError,
+)
 from ptrace_uprobes.symbols.close_names import close_names
 from ptrace_uprobes.symbols.modules import Module
 from ptrace_uprobes.symbols.symbol import Symbol
@@ -35,17 +41,28 @@ class Place:
 def resolve(spec: Spec, modules: Sequence[Module]) -> list[Place]:
     """The places that the spec names in these modules, one an address; none is no error.
 
-    Raises `BadAddress` for a place that is known and holds no code.
+    Raises `BadAddress` if the only such places hold no code, and `UnreadableElf` if the
+    module that the spec names cannot be read any more.
     """
     if spec.name is None:
         return _resolve_address(spec, modules)
     for group in _searched(spec, modules):
         places: dict[tuple[int, bool], Place] = {}
+        refused: BadAddress | None = None
         for module in group:
-            for place in _in_module(spec, module):
-                places.setdefault((place.address, place.is_ifunc), place)
+            try:
+                for place in _in_module(spec, module):
+                    places.setdefault((place.address, place.is_ifunc), place)
+            except BadAddress as error:
+                refused = error
+            except UnreadableElf:
+                # Of a file that has been damaged since it was loaded: others may have the name.
+                if spec.module is not None:
+                    raise
         if places:
             return list(places.values())
+        if refused is not None:
+            raise refused
     return []
 
 
@@ -134,13 +151,27 @@ def explain_missing(spec: Spec, modules: Sequence[Module]) -> UprobesError:
             return SymbolNotFound(spec.place, where, tuple(versions[:3]))
     if spec.module is not None:
         others = [module for module in modules if module not in searched]
-        has_it = [m.name for m in others if m.image.lookup(spec.name)]
+        has_it = [m.name for m in others if _has(m, spec.name)]
         if has_it:
             return SymbolNotFound(
                 spec.place, where, tuple(f"{module}:{spec.name}" for module in has_it[:3])
             )
-    names = (name for module in searched for name in module.image.close_names(spec.name))
+    names = [name for module in searched for name in _close_names(module, spec.name)]
     return SymbolNotFound(spec.place, where, close_names(spec.name, names))
+
+
+def _has(module: Module, name: str) -> bool:
+    try:
+        return bool(module.image.lookup(name))
+    except UnreadableElf:
+        return False
+
+
+def _close_names(module: Module, name: str) -> tuple[str, ...]:
+    try:
+        return module.image.close_names(name)
+    except UnreadableElf:
+        return ()
 
 
 def _escaped(name: str) -> str:

@@ -25,7 +25,7 @@ __all__ = [
     "identity_of",
 ]
 
-_CHUNK = 1 << 20
+_CHUNK = 96 << 10  # below malloc's threshold for mmap(2): fresh pages cost more than the copy
 
 
 class Source(Protocol):
@@ -40,6 +40,9 @@ class Source(Protocol):
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly these bytes; raises `UnreadableElf` where there are fewer."""
+
+    def available(self, offset: int) -> int:
+        """How many bytes there are from `offset` on."""
 
 
 class FileIdentity(NamedTuple):
@@ -97,6 +100,9 @@ class FileSource:
             raise UnreadableElf(self.name, error.strerror or str(error)) from error
         return data
 
+    def available(self, offset: int) -> int:
+        return max(0, self.size - offset)
+
 
 class BytesSource:
     """A file's content in memory."""
@@ -112,6 +118,9 @@ class BytesSource:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise cut_short(self.name, offset, size)
         return self._data[offset : offset + size]
+
+    def available(self, offset: int) -> int:
+        return max(0, self.size - offset)
 
 
 class MemorySource:
@@ -132,16 +141,34 @@ class MemorySource:
         self.size = max((m.offset + m.size for m in mappings), default=0)
 
     def read(self, offset: int, size: int) -> bytes:
-        if size == 0:
-            return b""
+        pieces = []
+        at, left = offset, size
+        while left > 0:
+            place = self._place(at)
+            if place is None:
+                raise cut_short(self.name, offset, size)
+            address, available = place
+            length = min(left, available)
+            try:
+                pieces.append(self._read_memory(address, length))
+            except MemoryFault as error:
+                raise UnreadableElf(self.name, str(error)) from error
+            at, left = at + length, left - length
+        return b"".join(pieces)
+
+    def available(self, offset: int) -> int:
+        at = offset
+        while (place := self._place(at)) is not None:
+            at += place[1]
+        return at - offset
+
+    def _place(self, offset: int) -> tuple[int, int] | None:
+        """The address of a byte of the file, and how many bytes its mapping has from there."""
         for mapping in self._mappings:
             delta = offset - mapping.offset
-            if delta >= 0 and delta + size <= mapping.size:
-                try:
-                    return self._read_memory(mapping.start + delta, size)
-                except MemoryFault as error:
-                    raise UnreadableElf(self.name, str(error)) from error
-        raise cut_short(self.name, offset, size)
+            if 0 <= delta < mapping.size:
+                return mapping.start + delta, mapping.size - delta
+        return None
 
 
 def identity_of(status: os.stat_result) -> FileIdentity:

@@ -52,10 +52,10 @@ def read_versions(
     strings_size: int,
 ) -> VersionTable | None:
     """The versions that the file defines; None if the tables cannot be read."""
-    if indices_offset + 2 * symbol_count > source.size or definitions_offset >= source.size:
+    if 2 * symbol_count > source.available(indices_offset):
         return None
     definitions = source.read(
-        definitions_offset, min(_MOST_BYTES, source.size - definitions_offset)
+        definitions_offset, min(_MOST_BYTES, source.available(definitions_offset))
     )
     names: dict[int, str] = {}
     at = 0

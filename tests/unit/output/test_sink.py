@@ -49,6 +49,7 @@ def test_gathered_lines_appear_without_another_hit(pipe: tuple[int, int]) -> Non
     # GIVEN a sink on a pipe
     read_end, write_end = pipe
     with Sink.over(write_end, "the pipe") as sink:
+        sink.flush_regularly()
         # WHEN one line is written, and no second one follows
         sink.write("one\n")
 
@@ -87,6 +88,7 @@ def test_no_line_is_torn_by_another_writer_of_the_same_pipe(pipe: tuple[int, int
 
     # WHEN both write a lot
     with Sink.over(write_end, "the pipe") as sink:
+        sink.flush_regularly()
         program.start()
         for number in range(5000):
             sink.write(f"hit {number} {'x' * 50}\n")

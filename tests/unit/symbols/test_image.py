@@ -81,6 +81,15 @@ def test_a_name_that_ends_many_others_is_found_alone(tails: int) -> None:
     assert [s.name for s in image.lookup("1x")] == ["1x"]
 
 
+def test_a_name_is_found_wherever_it_lies_in_a_long_string_table() -> None:
+    # GIVEN string tables in which one name lies at every place about where reading begins anew
+    for start in range(98_304 - 8, 98_304 + 2):
+        strings = b"\0" + b"x" * (start - 2) + b"\0needle\0"
+        image = _image(ElfSymbol(start, TEXT), strings=strings)
+
+        assert [s.name for s in image.lookup("needle")] == ["needle"]
+
+
 def test_functions_of_one_name_are_all_found() -> None:
     image = _image(
         ElfSymbol("init", TEXT + 64, binding=STB_LOCAL),
