@@ -108,6 +108,7 @@ class Thread:
         "syscall_entry",
         "syscall_mode",
         "tid",
+        "trap_due",
     )
 
     def __init__(self, tid: int, process: Process) -> None:
@@ -133,6 +134,8 @@ class Thread:
         """Must be interrupted when resumed, since it was run out of a group-stop."""
         self.interrupted = False
         """PTRACE_INTERRUPT is on its way."""
+        self.trap_due = False
+        """Its next stop will be a SIGTRAP that is queued already: no need to interrupt it."""
         self.new = False
         """Its first stop has not been seen."""
         self.in_group_stop = False

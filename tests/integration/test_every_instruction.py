@@ -14,6 +14,9 @@ from tests.support.elf_tools import functions, instruction_addresses
 from tests.support.probed import run_plain, run_probed
 from tests.support.target import parse_report
 
+_LARGEST = 500
+"""Bytes in a function; larger ones cost time and bring no new kinds of instruction."""
+
 MECHANISMS = ["auto", "boost", "step"]
 
 
@@ -98,7 +101,11 @@ def _specs(library: Path, module: str, names: list[str]) -> tuple[list[str], int
     """A SPEC for each instruction of those functions that this build has, and their number."""
     known = functions(library)
     addresses: set[int] = set()
-    chosen = [known[name] for name in names if name in known and not known[name].is_ifunc]
+    chosen = [
+        known[name]
+        for name in names
+        if name in known and not known[name].is_ifunc and known[name].size <= _LARGEST
+    ]
     for function in chosen:
         addresses.update(instruction_addresses(library, function))
     return [f"{module}:{address:#x}" for address in sorted(addresses)], len(chosen)

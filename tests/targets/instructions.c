@@ -17,7 +17,7 @@ vector out_xmm;
 
 #define CASE(name, body) \
     __asm__(".text\n.globl case_" #name ", site_" #name "\n.type case_" #name ", @function\n" \
-            "case_" #name ":\n" \
+            "case_" #name ":\n1:\n" \
             " push %rbx\n push %rbp\n push %r12\n push %r13\n push %r14\n push %r15\n" \
             " mov %rsp, saved_rsp(%rip)\n movups data(%rip), %xmm0\n" \
             " lea stack+512(%rip), %rsp\n pushq in+128(%rip)\n popfq\n mov in+120(%rip), %rsp\n" \
@@ -35,9 +35,12 @@ vector out_xmm;
             " mov %rsp, out+120(%rip)\n mov saved_rsp(%rip), %rsp\n pushfq\n" \
             " popq out+128(%rip)\n cld\n movups %xmm0, out_xmm(%rip)\n" \
             " pop %r15\n pop %r14\n pop %r13\n pop %r12\n pop %rbp\n pop %rbx\n ret\n" \
-            ".size case_" #name ", . - case_" #name "\n"); \
+            ".size case_" #name ", . - case_" #name "\n" \
+            /* where the body's last label 1 is, if it has one */ \
+            ".pushsection .data.targets, \"aw\"\n.globl target_" #name "\n" \
+            "target_" #name ": .quad 1b\n.popsection\n"); \
     extern void case_##name(void); \
-    extern char site_##name[];
+    extern char site_##name[], *target_##name;
 
 /* Where a branch went is told by r15. */
 #define BRANCH(name, instruction) \
@@ -95,8 +98,9 @@ struct test {
     const char *name;
     void (*run)(void);
     char *site;
+    char **target; /* where a transfer of control shall arrive */
 };
-#define ROW(name, body) {#name, case_##name, site_##name},
+#define ROW(name, body) {#name, case_##name, site_##name, &target_##name},
 static const struct test tests[] = {ALL(ROW) BRANCHES(ROW)};
 
 static uint64_t random_state;
@@ -121,17 +125,6 @@ static void show(const char *what, uint64_t value, const struct test *test)
         printf(" %s=text+%lu", what, value - (uint64_t)site_nop);
     else
         printf(" %s=%#lx", what, value);
-}
-
-/* The address after `ud2`, or after the jump, where a transfer of control shall arrive. */
-static char *target_of(const struct test *test)
-{
-    char *at = test->site;
-    int is_call = !strncmp(test->name, "call", 4);
-    while (!(is_call ? at[0] == '\x4c' && at[1] == '\x8b' && at[2] == '\x34' && at[3] == '\x24'
-                     : at[0] == '\x0f' && at[1] == '\x0b'))
-        at++;
-    return is_call ? at : at + 2;
 }
 
 static int transfers(const char *name)
@@ -163,7 +156,7 @@ static void run(const struct test *test, int round)
     if (!strcmp(test->name, "pop_rsp"))
         stack[32] = (uint64_t)(stack + 20);
     if (transfers(test->name)) {
-        uint64_t target = (uint64_t)target_of(test);
+        uint64_t target = (uint64_t)*test->target;
         in[R9] = data_target = data[32] = stack[32] = target;
         if (!strcmp(test->name, "call_stack8"))
             stack[33] = target;

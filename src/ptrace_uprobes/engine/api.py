@@ -328,8 +328,9 @@ class Engine:
 
     def result(self) -> Result:
         """What the run has come to so far."""
-        if self._thread.failure is not None:
-            raise self._thread.failure
+        failure = self._thread.failure or self._state.failure
+        if failure is not None:
+            raise failure
         not_found = {
             probe: self._missing.get(probe) or self._never_seen(probe)
             for probe in self._probes

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ptrace_uprobes.engine.loop import Tracer
+from ptrace_uprobes.engine.state import WAIT_FLAGS
 from ptrace_uprobes.errors import (
     CommandNotExecutable,
     CommandNotFound,
@@ -41,8 +42,8 @@ def attach(tracer: Tracer, pid: int) -> Process:
     pid = status.tgid
     if pid in state.processes:
         return state.processes[pid]
-    architecture = architecture_of(pid)
     process = None
+    seized_first = 0
     try:
         while True:
             fresh = [tid for tid in thread_ids(pid) if tid not in state.threads]
@@ -51,12 +52,17 @@ def attach(tracer: Tracer, pid: int) -> Process:
                 if not _seize(pid, tid):
                     continue
                 seized += 1
+                seized_first = seized_first or tid
                 if process is None:
+                    # Of the thread: a leader that has exited shows no program.
+                    architecture = architecture_of(tid)
                     process = state.new_process(pid, AddressSpace(tid, architecture))
                 state.new_thread(tid, process)
             if not seized:
                 break
     except BaseException:
+        if process is None and seized_first:
+            _release(seized_first)
         if process is not None:
             tracer.freeze()
             for thread in list(process.threads.values()):
@@ -69,6 +75,16 @@ def attach(tracer: Tracer, pid: int) -> Process:
     record = tracer.planter.look_again(process.space)
     record.relocated = True
     return process
+
+
+def _release(tid: int) -> None:
+    """Undo a seize of a thread that is in no table yet."""
+    try:
+        ptrace_calls.call(ptrace_calls.INTERRUPT, tid)
+        os.waitpid(tid, WAIT_FLAGS)
+        ptrace_calls.call(ptrace_calls.DETACH, tid)
+    except (TraceeGone, ChildProcessError):
+        pass
 
 
 def _seize(pid: int, tid: int) -> bool:

@@ -157,6 +157,7 @@ class Births:
             retired=dict(old.retired),
             modules=old.modules,
             mappings=old.mappings,
+            planted=set(old.planted),
             starting=old.starting,
             relocated=old.relocated,
             rendezvous=old.rendezvous,

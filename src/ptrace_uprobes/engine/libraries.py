@@ -9,6 +9,7 @@ as the kernel's uprobes.
 
 from __future__ import annotations
 
+import signal
 import struct
 import threading
 from typing import Final
@@ -19,6 +20,7 @@ from ptrace_uprobes.engine.planting import Planter
 from ptrace_uprobes.engine.state import EngineState, record_of
 from ptrace_uprobes.errors import MemoryFault, UprobesError
 from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.child import kill_quietly
 from ptrace_uprobes.probe import Probe
 from ptrace_uprobes.symbols.modules import Module
 from ptrace_uprobes.symbols.resolve import explain_missing
@@ -121,7 +123,7 @@ class Libraries:
 
     def may_appear_later(self, record: SpaceRecord, probe: Probe) -> bool:
         """Whether loading a library could give the probe a place."""
-        return not probe.removed and (probe.pending or probe.definition.is_glob)
+        return not probe.removed and (probe not in record.planted or probe.definition.is_glob)
 
     def on_internal(self, thread: Thread, placed: PlacedSite) -> None:
         """A thread has reached a trap that `watch` or `begin_program` set."""
@@ -145,12 +147,23 @@ class Libraries:
             self.replant(record)
             if started:
                 self._tell_what_is_missing(record)
+                if self._state.failure is not None:
+                    # Unknown names end a launched program before it has run anything.
+                    kill_quietly(thread.process.pid, signal.SIGKILL)
 
     def _tell_what_is_missing(self, record: SpaceRecord) -> None:
+        """The program's own libraries are loaded: what is not found now is waited for if its
+        module may yet be loaded, and else unknown."""
         for probe in self._state.probes:
-            if probe.pending and not probe.removed:
-                reason = explain_missing(probe.definition, record.modules)
-                self._state.warn_once(f"{reason}; {probe.spec} waits for a library that has it")
+            if not probe.pending or probe.removed:
+                continue
+            reason = explain_missing(probe.definition, record.modules)
+            wanted = probe.definition.module
+            here = wanted is None or any(module.matches(wanted) for module in record.modules)
+            if here and self._state.failure is None:
+                self._state.failure = reason
+            elif not here:
+                self._state.warn_once(f"{reason}; {probe.spec} waits for it to be loaded")
 
     def on_syscall_stop(self, thread: Thread) -> None:
         """The linking thread enters or leaves a system call."""

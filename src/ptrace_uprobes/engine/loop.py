@@ -155,6 +155,7 @@ class Tracer:
 
     def _on_signal(self, thread: Thread, number: int) -> None:
         if number == signal.SIGTRAP:
+            thread.trap_due = False
             self.hits.on_trap(thread)
             return
         if thread.stepping is not None:
@@ -175,12 +176,26 @@ class Tracer:
                 return
         elif thread.after_exec:
             self.births.begin_program(thread)
+        elif self._let_step_end(thread):
+            return
         else:
-            if thread.stepping is not None:
-                self.hits.cancel_step(thread)
-                leave_slot(thread)
             restart_interrupted_wait(thread)
         self.state.resume(thread)
+
+    def _let_step_end(self, thread: Thread) -> bool:
+        """A stop of our making in the middle of a step: True if the thread runs on to its end.
+
+        An interrupt is reported before the step's own SIGTRAP, if both are due.
+        """
+        if thread.stepping is None:
+            return False
+        if ptrace_calls.has_queued_trap(thread.tid, ptrace_calls.TRAP_TRACE):
+            thread.resume()
+            thread.trap_due = True
+            return True
+        self.hits.cancel_step(thread)
+        leave_slot(thread)
+        return False
 
     def _on_group_stop(self, thread: Thread) -> None:
         thread.interrupted = False
@@ -244,9 +259,9 @@ class Tracer:
             elif decoded.kind is StopKind.EVENT_STOP and not thread.new and not thread.after_exec:
                 thread.interrupted = False
                 thread.state = RunState.STOPPED
-                if thread.stepping is not None:
-                    self.hits.cancel_step(thread)
-                    leave_slot(thread)
+                if self._let_step_end(thread):
+                    self.dispatch(thread.tid, state.wait_for(thread.tid))
+                    continue
                 restart_interrupted_wait(thread)
             else:
                 self.dispatch(thread.tid, status)
@@ -267,7 +282,9 @@ class Tracer:
             ]
             waiting = any(thread.in_vfork for thread in state.running())
             for thread in moving:
-                if not thread.interrupted and not thread.interrupt():
+                if thread.interrupted or thread.trap_due:
+                    continue
+                if not thread.interrupt():
                     thread.state = RunState.GONE  # its end is on its way
             if not moving and not waiting:
                 return

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.linux.maps import Mapping
 from ptrace_uprobes.linux.ptrace_calls import UserRegs
-from ptrace_uprobes.probe import SiteCount
+from ptrace_uprobes.probe import Probe, SiteCount
 from ptrace_uprobes.sites import TrapTable
 from ptrace_uprobes.ssol.plan import Mechanism, Plan
 from ptrace_uprobes.ssol.scratch import SlotArea
@@ -119,6 +119,8 @@ class SpaceRecord:
     """Sites whose trap was taken out; one that a thread had run into may still be reported."""
     modules: list[Module] = field(default_factory=list)
     mappings: list[Mapping] = field(default_factory=list)
+    planted: set[Probe] = field(default_factory=set)
+    """Probes that have a place here."""
     starting: bool = False
     """The dynamic linker has not finished loading the program."""
     relocated: bool = True

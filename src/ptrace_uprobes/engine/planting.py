@@ -75,6 +75,8 @@ class Planter:
         here = {(m.path, m.bias) for m in modules}
         gone = [m for m in record.modules if (m.path, m.bias) not in here]
         record.modules = modules
+        if gone:
+            record.planted.clear()
         for module in gone:
             self._drop(record, module.start, module.end)
         return record
@@ -120,6 +122,7 @@ class Planter:
                 self._refuse(probe, place, address, placed.plan, strict=strict)
                 fresh.pop(address, None)
                 continue
+            record.planted.add(probe)
             self._join(probe, place.label, place.module, placed)
             if fresh.pop(address, None) is not None:
                 name = placed.plan.mechanism.value

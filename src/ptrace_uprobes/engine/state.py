@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ptrace_uprobes.engine.placed import SpaceRecord
+from ptrace_uprobes.errors import UprobesError
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.placement import Placement
 from ptrace_uprobes.linux.wait_status import decode_status
@@ -62,6 +63,8 @@ class EngineState:
     doorbell: int = 0
     placement: Placement | None = None
     exit_status: int | None = None
+    failure: UprobesError | None = None
+    """Why the run cannot do what it was asked for; raised by `Engine.run`."""
     launched: int = 0
     live: bool = False
     """Probes hold traps: `Engine.run` or `start` has been called."""

@@ -1,7 +1,7 @@
-"""Children of the tracer's thread, made by fork(2) without the interpreter's own fork hooks.
+"""Children of the tracer's thread, made by fork(2).
 
-Both kinds run a handful of C calls and nothing else: Python's state after a fork in a
-threaded process is not to be relied on, and its warnings about that are not for our users.
+Both kinds run a handful of C calls and nothing else: what other threads held when they were
+forked is not to be relied on.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import ctypes
 import errno
 import os
 import signal
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 __all__ = ["PausedChild", "kill_quietly", "spawn_doorbell", "spawn_paused"]
 
 _libc = ctypes.PyDLL(None, use_errno=True)
-for _name in ("fork", "read", "write", "execve", "_exit", "pause", "signal", "prctl", "setsid"):
+for _name in ("read", "write", "execve", "_exit", "pause", "signal", "prctl", "setsid"):
     getattr(_libc, _name).restype = ctypes.c_long
 _libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
 _libc.syscall.restype = ctypes.c_long
@@ -33,6 +34,16 @@ def kill_quietly(pid: int, number: int) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         pass
+
+
+def _fork() -> int:
+    """os.fork, which also gives the child an interpreter lock that no thread waits for.
+
+    It warns of threads from Python 3.12 on; what it warns of is kept by the module's rule.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 class PausedChild:
@@ -80,7 +91,7 @@ def spawn_paused(
     libc, get_errno = _libc, ctypes.get_errno
     restored = [int(signal.SIGPIPE), int(signal.SIGXFSZ)]
 
-    pid: int = libc.fork()
+    pid = _fork()
     if pid == 0:
         libc.close(go_write)
         libc.close(failure_read)
@@ -106,11 +117,6 @@ def spawn_paused(
         libc._exit(125)
     os.close(go_read)
     os.close(failure_write)
-    if pid < 0:
-        os.close(go_write)
-        os.close(failure_read)
-        code = ctypes.get_errno()
-        raise OSError(code, f"cannot start a process: {os.strerror(code)}")
     return PausedChild(pid, go_write, failure_read)
 
 
@@ -122,7 +128,7 @@ def spawn_doorbell() -> int:
     Until it has come so far as to be traced, a signal ends it, which is an event as well.
     """
     libc = _libc
-    pid: int = libc.fork()
+    pid = _fork()
     if pid == 0:
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         libc.setsid()  # the terminal's signals are not for it
@@ -131,7 +137,4 @@ def spawn_doorbell() -> int:
         libc.syscall(_SYS_CLOSE_RANGE, 0, 0xFFFFFFFF, 0)  # holds no pipe open
         while True:
             libc.pause()
-    if pid < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"cannot start a process: {os.strerror(code)}")
     return pid

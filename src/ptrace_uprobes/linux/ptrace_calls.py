@@ -189,10 +189,12 @@ class _PeekSigInfoArgs(ctypes.Structure):
 _QUEUE_LOOK = 16
 _SIGTRAP = 5
 SI_KERNEL: Final = 0x80
+TRAP_TRACE: Final = 2
 
 
-def has_queued_trap(tid: int) -> bool:
-    """Whether the stopped thread executed an int3 whose SIGTRAP is not yet reported.
+def has_queued_trap(tid: int, code: int = SI_KERNEL) -> bool:
+    """Whether the stopped thread executed an int3 whose SIGTRAP is not yet reported, or with
+    `code` TRAP_TRACE was single-stepped.
 
     An interrupt is reported before a queued signal (kernel/signal.c, get_signal), so a thread
     can stand in PTRACE_EVENT_STOP just past a trap.
@@ -201,8 +203,8 @@ def has_queued_trap(tid: int) -> bool:
     arguments = _PeekSigInfoArgs(0, 0, _QUEUE_LOOK)
     count = call(PEEKSIGINFO, tid, ctypes.addressof(arguments), ctypes.addressof(buffer))
     for index in range(max(count, 0)):
-        number, _, code = struct.unpack_from("iii", buffer.raw, index * SIGINFO_SIZE)
-        if number == _SIGTRAP and code == SI_KERNEL:
+        number, _, origin = struct.unpack_from("iii", buffer.raw, index * SIGINFO_SIZE)
+        if number == _SIGTRAP and origin == code:
             return True
     return False
 
