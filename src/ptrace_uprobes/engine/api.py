@@ -180,7 +180,9 @@ class Engine:
         state.probes.append(probe)
         try:
             for space in state.spaces():
-                self._tracer.planter.look_again(space)
+                if not state.frozen and record_of(space).rendezvous is None:
+                    # Nothing else tells us of what was loaded since the last look.
+                    self._tracer.planter.look_again(space)
                 self._tracer.planter.plant(space, [probe], strict=True)
             if probe.pending:
                 self._check_pending(probe)

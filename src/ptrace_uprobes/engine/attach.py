@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ptrace_uprobes.engine.loop import Tracer
-from ptrace_uprobes.engine.state import WAIT_FLAGS
+from ptrace_uprobes.engine.state import WAIT_FLAGS, record_of
 from ptrace_uprobes.errors import (
     CommandNotExecutable,
     CommandNotFound,
@@ -72,8 +72,8 @@ def attach(tracer: Tracer, pid: int) -> Process:
         raise
     if process is None:
         raise NoSuchProcess(pid, "; it ended just now")
-    record = tracer.planter.look_again(process.space)
-    record.relocated = True
+    tracer.planter.look_again(process.space)
+    record_of(process.space).relocated = True
     return process
 
 

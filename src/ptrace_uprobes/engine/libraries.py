@@ -55,7 +55,8 @@ class Libraries:
 
     def begin_program(self, thread: Thread) -> None:
         """A program stands before its first instruction: plant what is there, watch the rest."""
-        record = self._planter.look_again(thread.process.space)
+        record = record_of(thread.process.space)
+        self._planter.look_again(record.space)
         main = self._main(record)
         record.starting = main is not None and main.image.interpreter is not None
         record.relocated = main is None
@@ -181,9 +182,12 @@ class Libraries:
 
     def replant(self, record: SpaceRecord) -> None:
         """Look at what is mapped now and plant what has appeared."""
-        self._planter.look_again(record.space)
+        fresh: list[Module] | None = self._planter.look_again(record.space)
+        if record.relocated and record.deferred:
+            record.deferred = False
+            fresh = None  # IFUNCs of modules that are not new can be resolved now
         try:
-            self._planter.plant(record.space, self._state.probes, strict=False)
+            self._planter.plant(record.space, self._state.probes, strict=False, only=fresh)
         except UprobesError as error:
             self._state.warn_once(str(error))
 

@@ -123,6 +123,8 @@ class SpaceRecord:
     """Probes that have a place here."""
     starting: bool = False
     """The dynamic linker has not finished loading the program."""
+    deferred: bool = False
+    """IFUNCs were met whose resolvers could not be run yet."""
     relocated: bool = True
     """IFUNC resolvers may be run."""
     rendezvous: VirtAddr | None = None

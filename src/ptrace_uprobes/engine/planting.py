@@ -20,6 +20,7 @@ from ptrace_uprobes.errors import (
     InstructionRefused,
     MemoryFault,
     RemoteCallFailed,
+    UprobesError,
 )
 from ptrace_uprobes.linux.maps import read_maps
 from ptrace_uprobes.probe import Probe, SiteCount
@@ -49,11 +50,13 @@ class PlannedSite:
 class Planter:
     """Plants probes in address spaces and takes them out."""
 
-    __slots__ = ("_regions", "_state", "mechanisms", "refused")
+    __slots__ = ("_regions", "_starts", "_state", "mechanisms", "refused")
 
     def __init__(self, state: EngineState, regions: Regions) -> None:
         self._state = state
         self._regions = regions
+        self._starts: dict[tuple[int, int, int], frozenset[int]] = {}
+        """Where the instructions of functions begin that were asked about, by address space."""
         self.mechanisms: dict[str, int] = {}
         """How many sites each mechanism has been planned for."""
         self.refused: list[PlannedSite] = []
@@ -61,12 +64,12 @@ class Planter:
 
     # -- what is mapped
 
-    def look_again(self, space: AddressSpace) -> SpaceRecord:
-        """Read the mappings anew and drop what lay in modules that are gone."""
+    def look_again(self, space: AddressSpace) -> list[Module]:
+        """Read the mappings anew and drop what lay in modules that are gone; gives the new."""
         record = record_of(space)
         thread = space.any_thread()
         if thread is None:
-            return record
+            return []
         # A thread's number serves as well as the process's, and is better where the leader
         # has exited before the others: a zombie shows no mappings.
         record.mappings = read_maps(thread.tid)
@@ -74,12 +77,14 @@ class Planter:
         # Not by its end: the dynamic linker maps a library piece by piece.
         here = {(m.path, m.bias) for m in modules}
         gone = [m for m in record.modules if (m.path, m.bias) not in here]
+        known = {(m.path, m.bias) for m in record.modules}
         record.modules = modules
+        self._starts.clear()
         if gone:
             record.planted.clear()
         for module in gone:
             self._drop(record, module.start, module.end)
-        return record
+        return [module for module in modules if (module.path, module.bias) not in known]
 
     def _drop(self, record: SpaceRecord, start: int, end: int) -> None:
         for table in (record.sites(), record.retired):
@@ -90,8 +95,15 @@ class Planter:
 
     # -- planting
 
-    def plant(self, space: AddressSpace, probes: Sequence[Probe], *, strict: bool) -> None:
-        """Plant what of `probes` can be found in `space` now.
+    def plant(
+        self,
+        space: AddressSpace,
+        probes: Sequence[Probe],
+        *,
+        strict: bool,
+        only: Sequence[Module] | None = None,
+    ) -> None:
+        """Plant what of `probes` can be found in `space` now, or in the modules `only` of it.
 
         `strict`: raise `InstructionRefused` or `BadAddress` for a lone place that cannot be
         probed, instead of noting it.
@@ -100,9 +112,7 @@ class Planter:
         fresh: dict[int, PlacedSite] = {}
         wanted: list[tuple[Probe, Place, VirtAddr]] = []
         for probe in probes:
-            if probe.removed:
-                continue
-            for place in resolve(probe.definition, record.modules):
+            for place in self._places(record, probe, only, strict=strict):
                 address = self._address_of(record, probe, place)
                 if address is not None:
                     wanted.append((probe, place, address))
@@ -114,6 +124,7 @@ class Planter:
                     continue
                 fresh[address] = placed
         self._make_slots(record, list(fresh.values()))
+        touched: dict[int, PlacedSite] = {}
         for probe, place, address in wanted:
             placed = self._existing(record, address) or fresh.get(address)
             if placed is None:
@@ -124,11 +135,31 @@ class Planter:
                 continue
             record.planted.add(probe)
             self._join(probe, place.label, place.module, placed)
+            touched[address] = placed
             if fresh.pop(address, None) is not None:
                 name = placed.plan.mechanism.value
                 self.mechanisms[name] = self.mechanisms.get(name, 0) + 1
                 record.sites()[self._key(record, address)] = placed
-        self.arm(record, [p for p in self._all(record) if p.wanted])
+        self.arm(record, [placed for placed in touched.values() if placed.wanted])
+
+    def _places(
+        self, record: SpaceRecord, probe: Probe, only: Sequence[Module] | None, *, strict: bool
+    ) -> list[Place]:
+        spec = probe.definition
+        if probe.removed:
+            return []
+        try:
+            if only is None:
+                return resolve(spec, record.modules)
+            main = [module for module in record.modules if module.is_main]
+            if spec.module is None and spec.name is not None and resolve(spec, main):
+                return []  # the main program has it, so no library's is meant
+            return resolve(spec, only)
+        except UprobesError as error:
+            if strict:
+                raise
+            self._state.warn_once(str(error))
+            return []
 
     def plant_internal(self, record: SpaceRecord, address: VirtAddr, purpose: str) -> bool:
         """A trap for the engine itself; False if the instruction there cannot have one."""
@@ -149,7 +180,9 @@ class Planter:
         if not place.is_ifunc:
             return place.address
         if not record.relocated:
-            return None  # the resolver would read pointers that are not there yet
+            # The resolver would read pointers that are not there yet.
+            record.deferred = True
+            return None
 
         def past_trap(rip: int) -> int | None:
             placed = record.sites().get(rip)
@@ -211,24 +244,40 @@ class Planter:
         symbol, offset = found
         if offset == 0 or offset > _LONGEST_FUNCTION:
             return
+        start = VirtAddr(address - offset)
+        starts = self._instruction_starts(record, start, max(symbol.size, offset + 1))
+        if offset in starts:
+            return
+        before = max(known for known in starts if known < offset)
+        after = min((known for known in starts if known > offset), default=None)
+        if after is None:
+            return  # data, or what the decoder does not know: no telling from there on
+        raise BadAddress(
+            address,
+            f"it is inside the instruction at {symbol.name}+{before:#x}; "
+            f"the next one starts at {symbol.name}+{after:#x}",
+        )
+
+    def _instruction_starts(
+        self, record: SpaceRecord, start: VirtAddr, size: int
+    ) -> frozenset[int]:
+        """Offsets of the function's instructions, up to one that cannot be decoded."""
+        key = (record.space.serial, start, size)
+        known = self._starts.get(key)
+        if known is not None:
+            return known
         architecture = record.space.architecture
-        at = VirtAddr(address - offset)
-        code = record.traps.read_some(at, offset + architecture.max_instruction_size)
-        position = 0
-        while position < offset:
-            chunk = code[position : position + architecture.max_instruction_size]
-            instruction = decode(chunk, VirtAddr(at + position), architecture)
+        longest = architecture.max_instruction_size
+        code = record.traps.read_some(start, min(size, _LONGEST_FUNCTION) + longest)
+        starts = [0]
+        while starts[-1] < size:
+            at = starts[-1]
+            instruction = decode(code[at : at + longest], VirtAddr(start + at), architecture)
             if instruction is None:
-                return  # data in between, or what the decoder does not know: no telling
-            following = position + len(instruction.code)
-            if position < offset < following:
-                raise BadAddress(
-                    address,
-                    f"it is inside the instruction {instruction.text!r} at "
-                    f"{symbol.name}+{position:#x}; the next one starts at "
-                    f"{symbol.name}+{following:#x}",
-                )
-            position = following
+                break
+            starts.append(at + len(instruction.code))
+        self._starts[key] = frozenset(starts)
+        return self._starts[key]
 
     def _refuse(
         self, probe: Probe, place: Place, address: VirtAddr, refused: Plan, *, strict: bool

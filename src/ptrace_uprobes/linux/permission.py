@@ -35,8 +35,17 @@ def check_can_be_probed(pid: int) -> Status:
     if not status.has_memory:
         raise UnsupportedTracee(pid, f"{status.name} is a kernel thread; it has no user code")
     if status.tracer:
-        raise AlreadyTraced(pid, status.tracer, command_name(status.tracer))
+        raise _already_traced(pid, status.tracer)
     return status
+
+
+def _already_traced(pid: int, tracer: int) -> AlreadyTraced:
+    """TracerPid is the tracing thread's number; users know its process's."""
+    try:
+        tracer = read_status(tracer).tgid
+    except NoSuchProcess:
+        pass  # it ended just now, or is in another pid namespace
+    return AlreadyTraced(pid, tracer, command_name(tracer))
 
 
 def _state(tid: int) -> str:
@@ -50,7 +59,7 @@ def explain_refusal(pid: int, error: OSError) -> UprobesError:
     """The error to raise when PTRACE_SEIZE was refused."""
     status = read_status(pid)
     if status.tracer:
-        return AlreadyTraced(pid, status.tracer, command_name(status.tracer))
+        return _already_traced(pid, status.tracer)
     if status.state in "ZX":
         return UnsupportedTracee(pid, "it has just exited")
     if status.uid != os.geteuid() and os.geteuid() != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 import re
@@ -54,6 +55,7 @@ class Module:
     def to_elf(self, address: VirtAddr) -> ElfAddr:
         return ElfAddr(address - self.bias)
 
+    @functools.lru_cache(maxsize=1024)  # noqa: B019  # keeps small values, not processes
     def matches(self, name: str) -> bool:
         """Whether a user who says `name` means this module.
 
