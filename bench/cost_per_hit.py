@@ -9,11 +9,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.machine import cpus
-from bench.interval import median_with_interval
 from tests.support.build import build_target
 from tests.support.elf_tools import functions
 from tests.support.target import parse_report
+
+from bench.interval import median_with_interval
+from bench.machine import cpus
 
 __all__ = ["main"]
 

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ptrace_uprobes as pu
-from bench.planting import many_functions
 from tests.support.procfs import status_fields
 from tests.support.target import start_target
+
+import ptrace_uprobes as pu
+from bench.planting import many_functions
 
 __all__ = ["main"]
 

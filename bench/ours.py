@@ -25,7 +25,9 @@ def main(arguments: list[str]) -> int:
     if int(tracee_cpu) >= 0:
         os.sched_setaffinity(0, {int(tracee_cpu)})
     with pu.launch(argv, mechanism=mechanism) as engine:
-        os.sched_setaffinity(0, {int(tracer_cpu)} if int(tracer_cpu) >= 0 else before)
+        # The thread that makes all ptrace calls exists by now: it is to move too.
+        for tid in map(int, os.listdir("/proc/self/task")):
+            os.sched_setaffinity(tid, {int(tracer_cpu)} if int(tracer_cpu) >= 0 else before)
         probe = engine.probe("hot", _empty if kind == "handler" else None)
         result = engine.run()
     print(f"hits {probe.hits} {dict(result.mechanisms)}", file=sys.stderr)

@@ -23,7 +23,13 @@ _FILES = {
     "libsqlite3": "libsqlite3.so.0",
     "python3": "python3",
 }
-_FOLDERS = ("/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/bin")
+_FOLDERS = (
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib/x86_64-linux-gnu",
+    "/lib64",
+    "/usr/lib64",
+    "/usr/bin",
+)
 _SHOWN_REASONS = 3
 
 
@@ -48,7 +54,9 @@ def _shares(path: Path) -> tuple[Counter[Mechanism], Counter[str]]:
         segment = next(part for part in image.segments if part.contains(symbol.address))
         start = symbol.address - segment.address + segment.offset
         # Where the file is loaded makes no difference to which plan is chosen.
-        chosen = plan(content[start : start + 15], VirtAddr(0x7F0000000000 + symbol.address), X86_64)
+        chosen = plan(
+            content[start : start + 15], VirtAddr(0x7F0000000000 + symbol.address), X86_64
+        )
         shares[chosen.mechanism] += 1
         if chosen.mechanism is Mechanism.REFUSE:
             reasons[f"{symbol.name}: {chosen.reason}"] += 1
@@ -56,7 +64,9 @@ def _shares(path: Path) -> tuple[Counter[Mechanism], Counter[str]]:
 
 
 def main() -> None:
-    print(f"{'file':12} {'functions':>9} {'one stop':>9}   share per plan   (goal: 99% with one stop)")
+    print(
+        f"{'file':12} {'functions':>9} {'one stop':>9}   share per plan   (goal: 99% with one stop)"
+    )
     for name, file in _FILES.items():
         path = _find(file)
         if path is None:

@@ -17,16 +17,17 @@ import tempfile
 import time
 from pathlib import Path
 
-import ptrace_uprobes as pu
 from tests.support.build import build_target, cache_dir
 from tests.support.target import start_target
+
+import ptrace_uprobes as pu
 
 __all__ = ["main", "many_functions"]
 
 _HERE = Path(__file__).resolve().parent
 _SIZES = (1_000, 3_000, 10_000)
 _REPEATS = 3
-_BPFTRACE_LIMIT = float(os.environ.get("BENCH_BPFTRACE_SECONDS", "240"))
+_BPFTRACE_LIMIT = float(os.environ.get("BENCH_BPFTRACE_SECONDS", "200"))
 # `*` comes last: where the kernel refuses one function, bpftrace gives up on all of them.
 _WILDCARDS = ("str*", "pthread_c*", "*")
 
@@ -37,7 +38,8 @@ def many_functions(count: int) -> Path:
     source = cache_dir() / f"functions-{count}.c"
     lines = ['#include "' + str(_HERE.parent / "tests" / "targets" / "target.h") + '"']
     lines.extend(
-        f"NOINLINE long f{number:05}(long a) {{ return a * {number} + 1; }}" for number in range(count)
+        f"NOINLINE long f{number:05}(long a) {{ return a * {number} + 1; }}"
+        for number in range(count)
     )
     lines.append("int main(void) { say_ready(); wait_go(); return 5; }")
     text = "\n".join(lines) + "\n"
@@ -124,18 +126,35 @@ def _against_bpftrace() -> None:
     print("from the command's start until the launched program's main(), all probes in place:")
     for wildcard in _WILDCARDS:
         ours = _until_main(
-            [sys.executable, "-m", "ptrace_uprobes", "--count", "-e", f"libc:{wildcard}", "--", stamp],
+            [
+                sys.executable,
+                "-m",
+                "ptrace_uprobes",
+                "--count",
+                "-e",
+                f"libc:{wildcard}",
+                "--",
+                stamp,
+            ],
             {},
             _BPFTRACE_LIMIT,
         )
         theirs: float | str = f"not measured: {reason}"
         if bpftrace is not None and not reason:
             theirs = _until_main(
-                [bpftrace, "-e", f"uprobe:{_libc()}:{wildcard} {{ @hits = count(); }}", "-c", stamp],
+                [
+                    bpftrace,
+                    "-e",
+                    f"uprobe:{_libc()}:{wildcard} {{ @hits = count(); }}",
+                    "-c",
+                    stamp,
+                ],
                 {"BPFTRACE_MAX_PROBES": "100000"},
                 _BPFTRACE_LIMIT,
             )
-        print(f"  libc:{wildcard:12} ours {_seconds(ours)}   bpftrace {_seconds(theirs)}", flush=True)
+        print(
+            f"  libc:{wildcard:12} ours {_seconds(ours)}   bpftrace {_seconds(theirs)}", flush=True
+        )
 
 
 def main() -> None:

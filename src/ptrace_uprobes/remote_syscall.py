@@ -61,9 +61,7 @@ class RemoteCalls:
         registers = self._copy()
         registers.rip = self._gadget
         registers.rax = number
-        for name, value in zip(
-            architecture.syscall_argument_registers, arguments, strict=False
-        ):
+        for name, value in zip(architecture.syscall_argument_registers, arguments, strict=False):
             setattr(registers, name, value & 0xFFFFFFFFFFFFFFFF)
         after = self._run(registers, ptrace_calls.SINGLESTEP, signal.SIGTRAP)
         result: int = ctypes.c_long(after.rax).value

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from ptrace_uprobes.arch.base import Architecture
 from ptrace_uprobes.linux import ptrace_calls
-from ptrace_uprobes.linux.memory import ProcessMemory
+from ptrace_uprobes.linux.memory import ProcessMemory, ProgramMemory
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 
 __all__ = ["AddressSpace", "Process", "RunState", "Thread"]
@@ -96,6 +96,7 @@ class Thread:
         "in_mmap",
         "in_vfork",
         "interrupted",
+        "memory",
         "new",
         "placed",
         "process",
@@ -115,6 +116,7 @@ class Thread:
         self.tid = tid
         self.process = process
         self.placed = process.space.placed
+        self.memory = ProgramMemory(tid)
         self.state = RunState.RUNNING
         self.resume_signal = 0
         """Signal to deliver at the next resumption; 0 for none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from tests.support.build import build_target
 from tests.support.command import COMMAND, records, run, running
-from tests.support.procfs import altered_text, process_state, status_fields
+from tests.support.procfs import altered_text, process_state, status_fields, wait_until
 from tests.support.target import start_target
 
 HIT_LINE = re.compile(r" *(\S+)-(\d+) +\[\d{3}\] \d+\.\d{6}: (\S+): \((0x[0-9a-f]+)\)")
@@ -435,17 +436,22 @@ def test_a_process_that_is_traced_already_says_by_whom() -> None:
 def test_a_process_of_another_user_is_refused() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
-    nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups")
-    readable = subprocess.run(
-        [*nobody, *COMMAND, "--version"], capture_output=True, check=False, cwd="/"
-    )
-    if readable.returncode != 0:
-        pytest.skip("another user cannot read this installation")
-    with start_target(build_target("sleeper.c")) as sleeper:
-        failed = run("-p", str(sleeper.pid), "-e", "idle", wrapper=nobody, cwd=Path("/"))
+    # GIVEN a process of nobody's, and a root without the capability to trace it
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("setpriv (util-linux) is not installed")
+    nobody = (setpriv, "--reuid", "65534", "--regid", "65534", "--clear-groups")
+    powerless = (setpriv, "--bounding-set", "-all", "--inh-caps", "-all")
+    with start_target("/bin/sleep", "1000", wrapper=nobody, wait=False) as target:
+        wait_until(
+            "it is another user's", lambda: status_fields(target.pid)["Uid"].split()[0] == "65534"
+        )
+        # WHEN it is to be probed
+        failed = run("-p", str(target.pid), "-e", "f", wrapper=powerless)
+        # THEN one line says that it may not be
         assert failed.status == 1
-        assert f"may not trace process {sleeper.pid}" in failed.error
-        assert sleeper.finish().status == 5
+        assert f"may not trace process {target.pid}: " in failed.error
+        assert process_state(target.pid) == "S"
 
 
 def test_a_32_bit_process_is_refused_and_lives_on() -> None:

@@ -35,7 +35,8 @@ print join("\n", map { "$_=$h{$_}" } sort { $a <=> $b } keys %h), "\n";
 my $t = "abc" x 50; $t =~ s/b(c)/$1$1/g; print $t, "\n"; exit 4;
 """
 _BASH = """
-for i in $(seq 1 40); do echo "$((i * 37 % 11)) line $i"; done | sort -n | uniq -c | gzip -c | gzip -dc
+for i in $(seq 1 40); do echo "$((i * 37 % 11)) line $i"; done |
+    sort -n | uniq -c | gzip -c | gzip -dc
 x=$(printf '%s\\n' a b c | tr a-c x-z | wc -c); echo "$x"
 (exit 5)
 """
@@ -206,7 +207,7 @@ def test_every_function_of_libc_at_once_counts_as_the_kernel_does(
     require_tracefs()
     copy = private_copy(real_program("sort"), tmp_path / "copy", "libc.", copy_program=False)
     libc = next(iter(copy.libraries.values()))
-    by_address = {}
+    by_address: dict[int, str] = {}
     for name, function in sorted(functions(libc).items()):
         if not function.is_ifunc and function.size > 0:
             by_address.setdefault(function.address, name)

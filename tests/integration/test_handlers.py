@@ -90,10 +90,7 @@ def test_strings_are_read_up_to_their_end_even_at_the_edge_of_memory() -> None:
     seen = []
     run = _calls("length", lambda hit: seen.append(hit.read_string(hit.argument(0), 100)))
     assert run.warnings == ()
-    assert [str(text) if isinstance(text, str) else text.decode() for text in seen] == [
-        "twelve chars",
-        "edges",
-    ]
+    assert seen == [b"twelve chars", b"edges"]
 
 
 def test_a_string_is_cut_at_the_limit() -> None:
@@ -307,26 +304,28 @@ def test_the_embedding_programs_own_children_are_left_alone() -> None:
     assert child.wait(30) == 9
 
 
-def test_max_hits_detaches_and_the_program_goes_on_to_its_end() -> None:
-    with start_target(build_target("hot_loop.c"), "500") as target:
+def test_max_hits_detaches_and_the_program_goes_on() -> None:
+    with start_target(build_target("server.c"), "2") as target:
         engine = pu.attach(target.pid)
-        probe = engine.probe("hot")
-        target.go()
+        probe = engine.probe("work")
         result = engine.run(max_hits=100)
         ended = target.finish()
     assert result.ended == "max_hits"
+    assert result.exit_status is None
     assert result.hits[probe] == 100
-    assert ended.status == 0
-    assert ended.report["hot"] == 500
+    assert ended.report == {"did_work": 1, "ticked": 1, "wrong": 0, "strange_rips": 0}
 
 
 def test_interrupt_from_another_thread_ends_the_run_and_leaves_the_program_running() -> None:
     with start_target(build_target("server.c"), "2") as target:
         engine = pu.attach(target.pid)
         probe = engine.probe("work")
-        watcher = threading.Thread(
-            target=lambda: (wait_until("it is hit", lambda: probe.hits > 50), engine.interrupt())
-        )
+
+        def watch() -> None:
+            wait_until("it is hit", lambda: probe.hits > 50)
+            engine.interrupt()
+
+        watcher = threading.Thread(target=watch)
         watcher.start()
         result = engine.run(timeout=60)
         watcher.join()

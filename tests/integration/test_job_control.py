@@ -41,7 +41,7 @@ def test_a_stop_signal_stops_all_threads_and_sigcont_continues_them(
             target.signal(signal.SIGCONT)
             target.wait_event("continued")
             if probe:
-                wait_until("it is hit again", lambda: probe.hits > at_stop)
+                wait_until("it is hit again", lambda n=at_stop: probe.hits > n)  # type: ignore[misc]
         if engine:
             engine.stop()
         ended = target.finish()

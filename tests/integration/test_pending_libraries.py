@@ -12,7 +12,7 @@ from tests.support.probed import run_plain, run_probed
 from tests.support.target import parse_report, start_target
 
 
-@pytest.fixture()
+@pytest.fixture
 def plugin() -> Path:
     return build_target("plugin.c", "-shared", "-fPIC", name="libplugin.so")
 

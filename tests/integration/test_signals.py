@@ -41,6 +41,23 @@ def test_a_program_that_leans_on_signals_sees_what_it_would_see_without_us(mecha
 
 
 @pytest.mark.parametrize("mechanism", ["auto", "step"])
+def test_a_hit_while_sigtrap_is_blocked_or_ignored_leaves_its_mask_and_its_handler(
+    mechanism: str,
+) -> None:
+    # GIVEN a program that calls a function with SIGTRAP blocked, ignored, and in its handler
+    program = build_target("signals.c")
+    plain = run_plain([program, "3", "masked"])
+    assert plain.status == 0
+
+    # WHEN that function is probed
+    probed = run_probed([program, "3", "masked"], ["probed"], mechanism=mechanism)
+
+    # THEN what the kernel does to a blocked or ignored SIGTRAP at a trap has been put right
+    assert probed.outcome.stdout.decode() == plain.stdout.decode()
+    assert probed.outcome == plain
+
+
+@pytest.mark.parametrize("mechanism", ["auto", "step"])
 @pytest.mark.parametrize("mode", ["restart", "eintr"])
 def test_a_probed_syscall_instruction_restarts_or_fails_as_unprobed(
     mode: str, mechanism: str

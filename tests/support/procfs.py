@@ -99,7 +99,7 @@ def altered_text(pid: int) -> list[tuple[str, int, int, int]]:
 
     Each difference is (path, file offset, byte in the file, byte in memory).
     """
-    found = []
+    found: list[tuple[str, int, int, int]] = []
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for mapping in text_mappings(pid):
             with open(mapping.path, "rb") as file:

@@ -16,9 +16,13 @@ int main(int argc, char **argv)
     fcntl(report, F_SETFD, FD_CLOEXEC);
     pid_t child = fork();
     if (child == 0) {
+        setpgid(0, 0);
         execv(argv[2], argv + 2);
         _exit(127);
     }
+    /* A group of its own, with a parent outside it in the same session: no orphaned group, whose
+     * members SIGTSTP and its like would not stop (setpgid(2)). */
+    setpgid(child, child);
     dprintf(report, "pid %d\n", child);
     int ready = getenv("READY_FD") ? atoi(getenv("READY_FD")) : -1;
     if (ready >= 0)

@@ -1,5 +1,6 @@
-/* signals ROUNDS: a program that leans on signals in every way, and checks what its handlers
- * see. `probed()` and the handlers are what tests put probes on. Prints one count per line;
+/* signals ROUNDS [masked]: a program that leans on signals in every way, and checks what its handlers
+ * see. With `masked`, probed() is also called while SIGTRAP is blocked, and while it is ignored.
+ * `probed()` and the handlers are what tests put probes on. Prints one count per line;
  * every line beginning with "bad_" must be 0. */
 #include "target.h"
 #include <errno.h>
@@ -178,7 +179,7 @@ static void waited_for(void)
 
 int main(int argc, char **argv)
 {
-    int rounds = argc > 1 ? atoi(argv[1]) : 10;
+    int rounds = argc > 1 ? atoi(argv[1]) : 10, masked = argc > 2;
     stack_t stack = {.ss_sp = alternate, .ss_size = sizeof alternate};
     learn_own_code();
     sigaltstack(&stack, NULL);
@@ -186,7 +187,7 @@ int main(int argc, char **argv)
     handle(SIGUSR2, on_inner, 0);
     handle(SIGHUP, on_jump, 0);
     handle(SIGQUIT, on_alternate, SA_ONSTACK);
-    handle(SIGTRAP, on_trap, 0);
+    handle(SIGTRAP, on_trap, masked ? 0 : SA_NODEFER);
     handle(SIGRTMIN + 1, on_queued, 0);
     static const int plain[] = {SIGINT, SIGTERM, SIGPIPE, SIGCHLD, SIGURG, SIGWINCH, SIGIO, SIGALRM};
     for (unsigned i = 0; i < sizeof plain / sizeof *plain; i++)
@@ -217,8 +218,10 @@ int main(int argc, char **argv)
             bad_stack++;
         }
         waited_for();
-        trap_while_blocked();
-        trap_while_ignored();
+        if (masked) {
+            trap_while_blocked();
+            trap_while_ignored();
+        }
     }
     printf("probed %lu\non_plain %lu\non_outer %lu\non_inner %lu\non_jump %lu\non_alternate %lu\n"
            "on_trap %lu\non_queued %lu\n",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -58,7 +60,14 @@ class SitePlan:
 
 
 def _warn_on_stderr(text: str) -> None:
-    print(f"ptrace-uprobes: warning: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"ptrace-uprobes: warning: {text}\n")
+    sys.stderr.flush()
+
+
+def _stop_at_exit(reference: weakref.ReferenceType[Engine]) -> None:
+    engine = reference()
+    if engine is not None:
+        engine._stop("stopped")
 
 
 def _options(follow_forks: bool, mechanism: str, colocate: str) -> Options:
@@ -67,7 +76,7 @@ def _options(follow_forks: bool, mechanism: str, colocate: str) -> Options:
     if colocate not in ("auto", "on", "off"):
         raise UsageError(f"unknown colocate {colocate!r}: one of auto, on, off")
     preferred = None if mechanism == "auto" else Mechanism(mechanism)
-    return Options(follow_forks, preferred, colocate == "on")
+    return Options(follow_forks, preferred, colocate)
 
 
 def launch(
@@ -120,6 +129,7 @@ class Engine:
         self._state = EngineState(options, warn)
         self._thread = TracingThread(self._state)
         self._thread.on_limit = lambda: self._let_go("max_hits")
+        self._thread.rescue = lambda: detach_all(self._thread.tracer)
         self._tracer = self._thread.tracer
         self._ended = "exited"
         self._missing: dict[Probe, UprobesError] = {}
@@ -141,20 +151,26 @@ class Engine:
                 raise
             self._colocate()
 
-        self._thread.start(begin)
+        self._begin(begin)
 
-    def _launch(
-        self, argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None
-    ) -> None:
+    def _begin(self, first: Callable[[], None]) -> None:
+        self._thread.start(first)
+        # An interpreter that ends with probes in place would leave its traps behind.
+        reference = weakref.ref(self)
+        atexit.register(_stop_at_exit, reference)
+
+    def _launch(self, argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None) -> None:
         def begin() -> None:
             taking.launch(self._tracer, argv, env, cwd)
             self._colocate()
 
-        self._thread.start(begin)
+        self._begin(begin)
 
     def _colocate(self) -> None:
         state = self._state
-        if state.options.colocate and state.threads:
+        crowded = any(len(process.threads) > 1 for process in state.processes.values())
+        wanted = state.options.colocate
+        if wanted == "on" or (wanted == "auto" and not crowded):
             state.placement = Placement(next(iter(state.threads)))
             state.placement.take(0)
             for tid in list(state.threads):

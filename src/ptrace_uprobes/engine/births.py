@@ -87,6 +87,8 @@ class Births:
             return
         if event == ptrace_calls.EVENT_VFORK:
             parent.in_vfork = True
+        if state.placement is not None:
+            state.placement.inherit(child, parent.tid)
         if tgid == parent.process.pid:
             state.new_thread(child, parent.process).new = True
         else:
@@ -96,8 +98,6 @@ class Births:
                 space = self._copy_of(space, child)
             process = state.new_process(tgid, space, followed=state.options.follow_forks)
             state.new_thread(child, process).new = True
-        if state.placement is not None:
-            state.placement.inherit(child, parent.tid)
         # Runs until its first stop is seen, which may have been already.
         first = state.early.pop(child, None)
         if first is not None:
@@ -119,6 +119,8 @@ class Births:
                 leave_slot(thread)
                 record.traps.disarm(record.traps.addresses(), joined=True)
                 self._regions.release(record, thread)
+            if self._state.placement is not None:
+                self._state.placement.restore(thread.tid)
             thread.detach(thread.resume_signal)
         except ptrace_calls.TraceeGone:
             pass

@@ -24,9 +24,8 @@ def detach_all(tracer: Tracer) -> None:
             thread.state = RunState.GONE
     for space in state.spaces():
         _clean(tracer, space)
+    state.stop_colocating()
     for thread in list(state.threads.values()):
-        if state.placement is not None:
-            state.placement.restore(thread.tid)
         if thread.state is not RunState.GONE:
             thread.detach(thread.resume_signal)
         state.forget_thread(thread)
@@ -37,7 +36,7 @@ def detach_all(tracer: Tracer) -> None:
 def _bring_home(tracer: Tracer, thread: Thread) -> None:
     """Serve a trap that the thread has run into, and put it back into the program."""
     state = tracer.state
-    if thread.state is not RunState.STOPPED:
+    if not _is_held(thread):
         return
     if thread.busy:
         # Its handler has not returned: the instruction is executed without waiting for it.
@@ -50,15 +49,17 @@ def _bring_home(tracer: Tracer, thread: Thread) -> None:
     while ptrace_calls.has_queued_trap(thread.tid) and not thread.resume_signal:
         thread.resume()
         tracer.dispatch(thread.tid, state.wait_for(thread.tid))
-        if thread.state is not RunState.STOPPED:
+        if not _is_held(thread):
             return
     leave_slot(thread)
 
 
+def _is_held(thread: Thread) -> bool:
+    return thread.state is RunState.STOPPED
+
+
 def _set_rip(thread: Thread, address: int) -> None:
-    ptrace_calls.call(
-        ptrace_calls.POKEUSER, thread.tid, ptrace_calls.USER_OFFSETS["rip"], address
-    )
+    ptrace_calls.call(ptrace_calls.POKEUSER, thread.tid, ptrace_calls.USER_OFFSETS["rip"], address)
 
 
 def _clean(tracer: Tracer, space: AddressSpace) -> None:

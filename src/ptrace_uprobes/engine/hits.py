@@ -25,7 +25,6 @@ from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.engine.workers import Workers
 from ptrace_uprobes.errors import EngineBug, MemoryFault
 from ptrace_uprobes.linux import ptrace_calls
-from ptrace_uprobes.linux.memory import ProgramMemory
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone, UserRegs, fast_ptrace
 from ptrace_uprobes.probe import Hit, Registers, SiteCount
 from ptrace_uprobes.ssol.plan import Mechanism
@@ -39,6 +38,9 @@ _TRAP_BRKPT: Final = 1
 _TRAP_TRACE: Final = 2
 _RIP: Final = ptrace_calls.USER_OFFSETS["rip"]
 _POKEUSER: Final = ptrace_calls.POKEUSER
+_GETREGS: Final = ptrace_calls.GETREGS
+_SETREGS: Final = ptrace_calls.SETREGS
+_CONT: Final = ptrace_calls.CONT
 
 Internal = Callable[[Thread, PlacedSite], None]
 
@@ -46,7 +48,15 @@ Internal = Callable[[Thread, PlacedSite], None]
 class HitRunner:
     """Runs hits for the engine."""
 
-    __slots__ = ("_internal", "_post", "_state", "_stop_counting", "_workers")
+    __slots__ = (
+        "_buffer",
+        "_buffer_pointer",
+        "_internal",
+        "_post",
+        "_state",
+        "_stop_counting",
+        "_workers",
+    )
 
     def __init__(
         self,
@@ -62,6 +72,8 @@ class HitRunner:
         self._post = post
         self._stop_counting = limit_reached
         self._workers = Workers()
+        self._buffer = UserRegs()
+        self._buffer_pointer = ctypes.byref(self._buffer)
 
     def close(self) -> None:
         self._workers.close()
@@ -121,7 +133,7 @@ class HitRunner:
             state.current = thread
             try:
                 handler(hit)
-            except Exception:  # whatever a user's handler raises must not harm the target
+            except Exception:  # noqa: BLE001  # whatever a user's handler raises, the target lives
                 self._handler_raised(count)
             finally:
                 state.current = None
@@ -154,7 +166,7 @@ class HitRunner:
             try:
                 if handler is not None:
                     handler(hit)
-            except Exception:
+            except Exception:  # noqa: BLE001  # as above
                 self._handler_raised(hit._count)
             finally:
                 self._post(finish)
@@ -172,7 +184,6 @@ class HitRunner:
 
     def _execute(self, thread: Thread, placed: PlacedSite, registers: Registers | None) -> None:
         """Have the displaced instruction executed, or what the handler asked for instead."""
-        state = self._state
         tid = thread.tid
         dirty = registers is not None and registers.dirty
         if dirty and registers is not None and registers.rip != placed.address:
@@ -181,8 +192,8 @@ class HitRunner:
             if dirty and registers is not None:
                 registers.rip = placed.resume_at
                 ptrace_calls.set_registers(tid, registers)
-            else:
-                self._set_rip(tid, placed.resume_at)
+            elif fast_ptrace(_POKEUSER, tid, _RIP, placed.resume_c) == -1:
+                raise TraceeGone(tid)
         elif placed.plan.mechanism is Mechanism.EMULATE:
             self._emulate(thread, placed, registers)
         elif placed.plan.mechanism is Mechanism.STEP:
@@ -190,22 +201,33 @@ class HitRunner:
             return
         else:
             raise EngineBug(f"a hit at {placed.address:#x}, which has no way to go on")
-        state.resume(thread)
+        if self._state.frozen or thread.syscall_mode or thread.recheck_stop:
+            self._state.resume(thread)
+        else:
+            thread.state = RunState.RUNNING
+            fast_ptrace(_CONT, tid, 0, 0)
 
     def _emulate(self, thread: Thread, placed: PlacedSite, registers: Registers | None) -> None:
-        before: UserRegs = registers if registers is not None else self._registers(thread, placed)
-        after = UserRegs.from_buffer_copy(before)
+        tid = thread.tid
+        current: UserRegs = registers
+        if registers is None:
+            # One buffer for all hits: nothing keeps it beyond this one.
+            current = self._buffer
+            if fast_ptrace(_GETREGS, tid, 0, self._buffer_pointer) == -1:
+                raise TraceeGone(tid)
+            current.rip = placed.address
         try:
-            placed.plan.emulate(after, ProgramMemory(thread.tid))
+            placed.plan.emulate(current, thread.memory)
         except MemoryFault:
             # The instruction faults: let it, natively, for the kernel to tell the program.
+            # Nothing has changed yet (`Plan.emulate`).
             if placed.slot is None:
                 raise EngineBug(f"emulation faults at {placed.address:#x} without a slot") from None
             # A slot that only provokes the fault leads back to the site: that is no new hit.
-            note_reentry(thread, placed, before)
-            after = UserRegs.from_buffer_copy(before)
-            after.rip = placed.slot
-        ptrace_calls.set_registers(thread.tid, after)
+            note_reentry(thread, placed, current)
+            current.rip = placed.slot
+        if fast_ptrace(_SETREGS, tid, 0, ctypes.byref(current)) == -1:
+            raise TraceeGone(tid)
 
     def _registers(self, thread: Thread, placed: PlacedSite) -> UserRegs:
         registers = ptrace_calls.get_registers(thread.tid)

@@ -28,7 +28,6 @@ from ptrace_uprobes.errors import RemoteCallFailed
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone, fast_ptrace
 from ptrace_uprobes.linux.wait_status import (
-    STOPPING_SIGNALS,
     TRAP_STOP,
     StopKind,
     decode_status,
@@ -210,9 +209,7 @@ class Tracer:
     def usable(self, thread: Thread) -> bool:
         """Whether remote calls can be made in the thread as it stands."""
         return (
-            thread.state is RunState.STOPPED
-            and not thread.stop_event
-            and thread.stepping is None
+            thread.state is RunState.STOPPED and not thread.stop_event and thread.stepping is None
         )
 
     @contextmanager

@@ -428,16 +428,16 @@ class Planter:
         for space in self._state.spaces():
             record = record_of(space)
             for placed in self._all(record):
-                for count in placed.all_counts:
-                    rows.append(
-                        PlannedSite(
-                            count.probe,
-                            placed.address,
-                            count.label,
-                            count.module,
-                            placed.plan,
-                            placed.slot,
-                            placed.plan.reason,
-                        )
+                rows += [
+                    PlannedSite(
+                        count.probe,
+                        placed.address,
+                        count.label,
+                        count.module,
+                        placed.plan,
+                        placed.slot,
+                        placed.plan.reason,
                     )
+                    for count in placed.all_counts
+                ]
         return [*rows, *self.refused]

@@ -86,6 +86,13 @@ def note_reentry(thread: Thread, placed: PlacedSite, registers: UserRegs) -> Non
     thread.reentries.append(Reentry(placed, fingerprint(registers), registers.rsp))
 
 
+def _note_reentry_at(record: SpaceRecord, thread: Thread, slot: Slot, registers: UserRegs) -> None:
+    pc_offset = record.space.architecture.breakpoint_pc_offset
+    placed = record.sites().get(slot.site + pc_offset)
+    if placed is not None:
+        note_reentry(thread, placed, registers)
+
+
 def apply_fixup(thread: Thread, registers: UserRegs, fixup: Fixup) -> None:
     """Turn a place in a slot into the place in the program that it stands for."""
     registers.rip = fixup.rip
@@ -112,9 +119,7 @@ def leave_slot(thread: Thread) -> bool:
         return False
     apply_fixup(thread, registers, fixup)
     if not fixup.executed:
-        placed = record.sites().get(slot.site + thread.process.space.architecture.breakpoint_pc_offset)
-        if placed is not None:
-            note_reentry(thread, placed, registers)
+        _note_reentry_at(record, thread, slot, registers)
     return not fixup.executed
 
 
@@ -126,11 +131,7 @@ def _changes_nothing(thread: Thread, number: int) -> bool:
         return False
     if status.catches(number):
         return False
-    return (
-        status.ignores(number)
-        or number in _IGNORED_BY_DEFAULT
-        or number in STOPPING_SIGNALS
-    )
+    return status.ignores(number) or number in _IGNORED_BY_DEFAULT or number in STOPPING_SIGNALS
 
 
 def _mend_address(tid: int, info: bytearray, slot: Slot) -> None:
@@ -164,10 +165,7 @@ def _deliver_in_slot(record: SpaceRecord, thread: Thread, number: int, slot: Slo
     if synchronous:
         _mend_address(thread.tid, info, slot)
     elif not fixup.executed:
-        pc_offset = thread.process.space.architecture.breakpoint_pc_offset
-        placed = record.sites().get(slot.site + pc_offset)
-        if placed is not None:
-            note_reentry(thread, placed, registers)
+        _note_reentry_at(record, thread, slot, registers)
 
 
 def send_again(pid: int, tid: int, number: int, info: bytearray) -> None:

@@ -33,7 +33,8 @@ class Options:
 
     follow_forks: bool = False
     mechanism: Mechanism | None = None
-    colocate: bool = False
+    colocate: str = "off"
+    """`on`; `off`; or `auto`: as long as each process has only one thread."""
 
 
 def record_of(space: AddressSpace) -> SpaceRecord:
@@ -142,9 +143,7 @@ class EngineState:
 
     def running(self) -> list[Thread]:
         return [
-            t
-            for t in self.threads.values()
-            if t.state in (RunState.RUNNING, RunState.LISTENING)
+            t for t in self.threads.values() if t.state in (RunState.RUNNING, RunState.LISTENING)
         ]
 
     def new_process(
@@ -159,7 +158,16 @@ class EngineState:
         self.threads[tid] = thread
         if self.placement is not None:
             self.placement.take(tid)
+            if self.options.colocate == "auto" and len(process.threads) > 1:
+                self.stop_colocating()
         return thread
+
+    def stop_colocating(self) -> None:
+        """Give every thread, and our own, the CPUs back that it had."""
+        if self.placement is not None:
+            for tid in (0, *self.threads):
+                self.placement.restore(tid)
+            self.placement = None
 
     def forget_thread(self, thread: Thread) -> None:
         """The thread is not ours any more; its process neither if it was the last."""
@@ -179,4 +187,3 @@ class EngineState:
         if pid == self.launched:
             decoded = decode_status(status)
             self.exit_status = decoded.code if os.WIFEXITED(status) else 128 + decoded.code
-

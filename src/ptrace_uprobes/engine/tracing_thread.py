@@ -43,6 +43,8 @@ class TracingThread:
             target=self._main, name="ptrace-uprobes-tracer", daemon=True
         )
         self.on_limit: Callable[[], None] = lambda: None
+        self.rescue: Callable[[], None] = lambda: None
+        """Detaches, after a fault of ours."""
 
     def start(self, first: Callable[[], None]) -> None:
         """Begin with `first`, which takes hold of the tracees; raises what it raises."""
@@ -51,7 +53,7 @@ class TracingThread:
         def begin() -> None:
             try:
                 first()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # raised in the caller's thread
                 self._closing = True
                 ready.set_exception(error)
             else:
@@ -79,7 +81,7 @@ class TracingThread:
         def run() -> None:
             try:
                 answer.set_result(function())
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # raised in the caller's thread
                 answer.set_exception(error)
 
         self.post(run)
@@ -116,13 +118,21 @@ class TracingThread:
             self._run_calls()
             if not self._closing:
                 self.tracer.run()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  # raised by Engine.result
             self.failure = error
+            self._rescue()
         finally:
             self.tracer.hits.close()
             self._silence_doorbell()
             self._ended.set()
             self._run_calls_after_the_end()
+
+    def _rescue(self) -> None:
+        """A fault of ours: whatever it was, no trap may stay behind in a program."""
+        try:
+            self.rescue()
+        except BaseException as error:  # noqa: BLE001  # the first fault is the one to report
+            self._state.warn(f"could not detach cleanly: {error!r}")
 
     def _run_calls_after_the_end(self) -> None:
         while self._calls:

@@ -30,7 +30,9 @@ class Workers:
             if self._idle:
                 self._idle -= 1
             else:
-                threading.Thread(target=self._work, name="ptrace-uprobes-handler", daemon=True).start()
+                threading.Thread(
+                    target=self._work, name="ptrace-uprobes-handler", daemon=True
+                ).start()
         self._jobs.put(job)
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ptrace.binding import func as _binding
-from ptrace.binding.linux_struct import user_regs_struct as UserRegs
+from ptrace.binding.linux_struct import user_regs_struct as UserRegs  # noqa: N812  # a class
 
 from ptrace_uprobes.errors import EngineBug
 
@@ -36,8 +36,8 @@ __all__ = [
     "get_event_message",
     "get_fp_instruction_pointer",
     "get_registers",
-    "get_signal_mask",
     "get_signal_info",
+    "get_signal_mask",
     "has_queued_trap",
     "peek_user",
     "set_fp_instruction_pointer",
@@ -112,7 +112,6 @@ _checked.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_voi
 _checked.restype = ctypes.c_long
 
 _bare = ctypes.PyDLL(None).ptrace
-_bare.argtypes = None
 _bare.restype = ctypes.c_long
 fast_ptrace: Callable[..., int] = _bare
 """ptrace(request, tid, address, data) with C longs or prebuilt ctypes objects; -1 on failure."""

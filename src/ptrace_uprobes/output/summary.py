@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from os.path import basename
 
 from ptrace_uprobes.engine import Result
+from ptrace_uprobes.errors import UprobesError
 from ptrace_uprobes.probe import Probe
 
 __all__ = ["ProbeSummary", "SiteSummary", "Summary", "summarize"]
@@ -33,8 +34,8 @@ class ProbeSummary:
     handler_errors: int
     sites: tuple[SiteSummary, ...]
     """Empty unless the SPEC names many places."""
-    pending: bool
-    """Its place was never loaded, so that nothing was planted."""
+    not_found: str | None
+    """Why it never had a place, if so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def summarize(result: Result, probes: Iterable[Probe], preferred: str) -> Summar
                 missed_causes=dict(probe.missed_causes),
                 handler_errors=probe.handler_errors,
                 sites=_sites_of(probe),
-                pending=probe.pending,
+                not_found=_text(result.not_found.get(probe)),
             )
             for probe in probes
         ),
@@ -86,6 +87,10 @@ def summarize(result: Result, probes: Iterable[Probe], preferred: str) -> Summar
         exit_status=result.exit_status,
         ended=result.ended,
     )
+
+
+def _text(error: UprobesError | None) -> str | None:
+    return None if error is None else str(error)
 
 
 def _sites_of(probe: Probe) -> tuple[SiteSummary, ...]:

@@ -108,8 +108,8 @@ def _totals(probe: ProbeSummary) -> str:
         parts.append(f"handler raised {_count(probe.handler_errors, 'time')}")
     if probe.sites:
         parts.append(_count(len(probe.sites), "place"))
-    if probe.pending:
-        parts.append("never planted: nothing with that name was loaded")
+    if probe.not_found is not None:
+        parts.append(f"never planted: {probe.not_found}")
     return ", ".join(parts)
 
 

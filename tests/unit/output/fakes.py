@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from ptrace_uprobes.engine import Result, SitePlan
+from ptrace_uprobes.errors import UprobesError
 from ptrace_uprobes.probe import Hit, Probe
 
 __all__ = ["FakeSite", "a_hit", "a_plan", "a_probe", "a_result"]
@@ -60,7 +61,6 @@ class _FakeProbe:
     missed_causes: dict[str, int] = field(default_factory=dict)
     handler_errors: int = 0
     sites: list[FakeSite] = field(default_factory=list)
-    pending: bool = False
 
 
 def a_probe(
@@ -68,7 +68,6 @@ def a_probe(
     *sites: FakeSite,
     missed_causes: dict[str, int] | None = None,
     handler_errors: int = 0,
-    pending: bool = False,
 ) -> Probe:
     causes = missed_causes or {}
     return cast(
@@ -80,7 +79,6 @@ def a_probe(
             causes,
             handler_errors,
             list(sites),
-            pending,
         ),
     )
 
@@ -92,6 +90,7 @@ class _FakeResult:
     hits: dict[Probe, int]
     missed: dict[Probe, int]
     mechanisms: dict[str, int]
+    not_found: dict[Probe, UprobesError]
 
 
 def a_result(
@@ -99,6 +98,7 @@ def a_result(
     exit_status: int | None = 0,
     ended: str = "exited",
     mechanisms: dict[str, int] | None = None,
+    not_found: dict[Probe, UprobesError] | None = None,
 ) -> Result:
     return cast(
         Result,
@@ -108,6 +108,7 @@ def a_result(
             {probe: probe.hits for probe in probes},
             {probe: probe.missed for probe in probes},
             {"boost": 1} if mechanisms is None else mechanisms,
+            not_found or {},
         ),
     )
 

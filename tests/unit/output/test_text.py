@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ptrace_uprobes.errors import UprobesError
 from ptrace_uprobes.output.summary import summarize
 from ptrace_uprobes.output.text import TextFormat, printable
 from tests.unit.output.fakes import FakeSite, a_hit, a_plan, a_probe, a_result
@@ -95,18 +96,19 @@ def test_the_summary_counts_each_probe_and_names_causes() -> None:
         a_probe(
             "free", FakeSite("free", "/x", 1), missed_causes={"no memory": 2}, handler_errors=3
         ),
-        a_probe("libnever:f", pending=True),
+        a_probe("libnever:f"),
     ]
 
     # WHEN the run is summed up
-    text = TextFormat().summary(summarize(a_result(*probes), probes, "auto"))
+    missing = {probes[2]: UprobesError("no module libnever")}
+    text = TextFormat().summary(summarize(a_result(*probes, not_found=missing), probes, "auto"))
 
     # THEN nothing is lost silently
     assert text.splitlines() == [
         "11 hits, 2 missed; exit status 0",
         "  libc:malloc  10 hits",
         "  free         1 hit, 2 missed (no memory: 2), handler raised 3 times",
-        "  libnever:f   0 hits, never planted: nothing with that name was loaded",
+        "  libnever:f   0 hits, never planted: no module libnever",
         "  sites by mechanism: boost 1",
     ]
 
