@@ -29,6 +29,7 @@ def _measure(pid: int, spec: str) -> None:
     at_start = _kilobytes("VmRSS")
     with pu.attach(pid) as engine:
         probe = engine.probe(spec)
+        engine.start()
         print(len(probe.sites), at_start, _kilobytes("VmRSS"), _kilobytes("VmHWM"))
 
 

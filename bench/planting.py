@@ -54,6 +54,7 @@ def _plant(count: int) -> tuple[float, float]:
         engine = pu.attach(target.pid)
         start = time.perf_counter()
         probe = engine.probe("f[0-9]*")
+        engine.start()  # writes the traps
         planted = time.perf_counter()
         engine.stop()
         end = time.perf_counter()

@@ -43,17 +43,28 @@ _RETURN_TO_NOWHERE: Final = 0
 WaitFor = Callable[[int], int]
 """Blocks until the thread's next stop and gives its raw wait status."""
 
+PutBack = Callable[[int, int], None]
+"""Takes a thread's status that is for the engine: how it ended."""
+
 
 class RemoteCalls:
     """What can be run in the thread while its own state is kept aside."""
 
-    __slots__ = ("_gadget", "_saved", "_thread", "_wait_for")
+    __slots__ = ("_gadget", "_put_back", "_saved", "_thread", "_wait_for")
 
-    def __init__(self, thread: Thread, saved: UserRegs, gadget: int, wait_for: WaitFor) -> None:
+    def __init__(
+        self,
+        thread: Thread,
+        saved: UserRegs,
+        gadget: int,
+        wait_for: WaitFor,
+        put_back: PutBack,
+    ) -> None:
         self._thread = thread
         self._saved = saved
         self._gadget = gadget
         self._wait_for = wait_for
+        self._put_back = put_back
 
     def syscall(self, number: int, *arguments: int) -> int:
         """The result of a system call; raises `RemoteCallFailed` with its errno."""
@@ -105,7 +116,8 @@ class RemoteCalls:
         ptrace_calls.set_registers(tid, registers)
         while True:
             ptrace_calls.call(request, tid)
-            status = decode_status(self._wait_for(tid))
+            raw = self._wait_for(tid)
+            status = decode_status(raw)
             if status.kind is StopKind.SIGNAL and status.code == until:
                 return ptrace_calls.get_registers(tid)
             if status.kind is StopKind.SIGNAL and status.code == signal.SIGSTOP:
@@ -125,11 +137,14 @@ class RemoteCalls:
                     f"{signal.Signals(status.code).name} at {after.rip:#x} in the tracee",
                 )
             elif status.kind in (StopKind.EXITED, StopKind.KILLED):
+                self._put_back(tid, raw)
                 raise ptrace_calls.TraceeGone(tid)
 
 
 @contextmanager
-def remote_syscalls(thread: Thread, gadget: int, wait_for: WaitFor) -> Iterator[RemoteCalls]:
+def remote_syscalls(
+    thread: Thread, gadget: int, wait_for: WaitFor, put_back: PutBack
+) -> Iterator[RemoteCalls]:
     """Borrow a stopped thread. `gadget` is the address of a `syscall` instruction in it.
 
     Signals wait meanwhile, but for those that a fault of ours would raise: blocked, they
@@ -143,7 +158,7 @@ def remote_syscalls(thread: Thread, gadget: int, wait_for: WaitFor) -> Iterator[
     info = ptrace_calls.get_signal_info(tid) if pending_signal else None
     thread.resume_signal = 0
     try:
-        yield RemoteCalls(thread, saved, gadget, wait_for)
+        yield RemoteCalls(thread, saved, gadget, wait_for, put_back)
     finally:
         try:
             ptrace_calls.set_registers(tid, saved)

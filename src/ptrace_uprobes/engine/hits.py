@@ -99,6 +99,7 @@ class HitRunner:
 
     def hit(self, thread: Thread, placed: PlacedSite) -> None:
         """A thread has reached a site."""
+        thread.state = RunState.STOPPED
         if thread.reentries and self._is_reentry(thread, placed):
             self._execute(thread, placed, None)
             return

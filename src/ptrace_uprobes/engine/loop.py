@@ -30,6 +30,7 @@ from ptrace_uprobes.linux.ptrace_calls import TraceeGone, fast_ptrace
 from ptrace_uprobes.linux.wait_status import (
     TRAP_STOP,
     StopKind,
+    WaitStatus,
     decode_status,
 )
 from ptrace_uprobes.tracee import AddressSpace, RunState, Thread
@@ -38,6 +39,7 @@ __all__ = ["Tracer"]
 
 _FAIR_BURST: Final = 16
 """Stops served before all that are ready are taken together, the doorbell's among them."""
+_EXITING: Final = WaitStatus(StopKind.EVENT, ptrace_calls.EVENT_EXIT)
 _SYSCALL_ENTRY: Final = -1
 """`Thread.stop_event` at a syscall-entry-stop."""
 
@@ -124,7 +126,14 @@ class Tracer:
 
     def _dispatch_unknown(self, tid: int, status: int) -> None:
         if os.WIFSTOPPED(status):
-            self.state.early[tid] = status
+            if decode_status(status) == _EXITING:
+                # A child that was killed before or while it was let go.
+                try:
+                    ptrace_calls.call(ptrace_calls.CONT, tid)
+                except TraceeGone:
+                    pass
+            else:
+                self.state.early[tid] = status
         else:
             self.state.early.pop(tid, None)
             self.state.note_exit(tid, status)

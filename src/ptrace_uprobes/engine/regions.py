@@ -51,7 +51,7 @@ class Regions:
         """Run `work` with a borrowed thread's remote calls."""
         with self._borrow(record.space) as thread:
             gadget = self._gadget(record)
-            with remote_syscalls(thread, gadget, self._state.wait_for) as remote:
+            with remote_syscalls(thread, gadget, self._state.wait_for, self._state.put_back) as remote:
                 return work(remote)
 
     def release(self, record: SpaceRecord, thread: Thread) -> None:
@@ -66,7 +66,7 @@ class Regions:
         if gadget is None:
             self._state.warn_once("some scratch memory stays in the program: nothing can unmap it")
             return
-        with remote_syscalls(thread, gadget, self._state.wait_for) as remote:
+        with remote_syscalls(thread, gadget, self._state.wait_for, self._state.put_back) as remote:
             for region in mapped:
                 try:
                     remote.syscall(_SYS_MUNMAP, region.start, region.end - region.start)

@@ -163,6 +163,8 @@ def _deliver_in_slot(record: SpaceRecord, thread: Thread, number: int, slot: Slo
         return
     apply_fixup(thread, registers, fixup)
     if synchronous:
+        # Should the handler mend the cause and return, that is one more execution.
+        thread.reentries = [r for r in thread.reentries if r.placed.address != slot.site]
         _mend_address(thread.tid, info, slot)
     elif not fixup.executed:
         _note_reentry_at(record, thread, slot, registers)

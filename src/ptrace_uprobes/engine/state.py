@@ -116,6 +116,10 @@ class EngineState:
                 return status
             self.events.append((other, status))
 
+    def put_back(self, tid: int, status: int) -> None:
+        """A status that was taken too early, to be acted on later."""
+        self.events.append((tid, status))
+
     def drain(self) -> None:
         """Take every status that is ready, so that no thread waits behind a busier one.
 
