@@ -51,7 +51,7 @@ def test_the_example_shows_registers_data_a_stack_and_the_exit_status() -> None:
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    assert re.search(r"  data       b'(pear|apple)' and b'", finished.stdout)
+    assert re.search(r"  data       b'[a-z]+' and b'[a-z]+'", finished.stdout)
     assert re.search(r"rdi=0x[0-9a-f]+", finished.stdout)
     assert re.search(r"\[rsp\+0x00\] 0x[0-9a-f]{16} \S+", finished.stdout)
     assert "sort's exit status: 0" in finished.stdout

@@ -51,8 +51,12 @@ class Regions:
         """Run `work` with a borrowed thread's remote calls."""
         with self._borrow(record.space) as thread:
             gadget = self._gadget(record)
-            with remote_syscalls(thread, gadget, self._state.wait_for, self._state.put_back) as remote:
+            with self._remote(thread, gadget) as remote:
                 return work(remote)
+
+    def _remote(self, thread: Thread, gadget: int) -> AbstractContextManager[RemoteCalls]:
+        state = self._state
+        return remote_syscalls(thread, gadget, state.wait_for, state.put_back)
 
     def release(self, record: SpaceRecord, thread: Thread) -> None:
         """Give everything back, with every thread out of it; `thread` does the unmapping."""
@@ -66,7 +70,7 @@ class Regions:
         if gadget is None:
             self._state.warn_once("some scratch memory stays in the program: nothing can unmap it")
             return
-        with remote_syscalls(thread, gadget, self._state.wait_for, self._state.put_back) as remote:
+        with self._remote(thread, gadget) as remote:
             for region in mapped:
                 try:
                     remote.syscall(_SYS_MUNMAP, region.start, region.end - region.start)
