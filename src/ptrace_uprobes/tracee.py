@@ -91,6 +91,7 @@ class Thread:
 
     __slots__ = (
         "after_exec",
+        "at_hit",
         "busy",
         "in_group_stop",
         "in_mmap",
@@ -124,6 +125,8 @@ class Thread:
         """Executions that a signal handler interrupted before their instruction ran."""
         self.stepping: Any = None
         """The hit whose displaced instruction is being single-stepped."""
+        self.at_hit: Any = None
+        """The site that it has hit and whose displaced instruction it has yet to execute."""
         self.busy = False
         """A blocking handler has this thread."""
         self.syscall_mode = False

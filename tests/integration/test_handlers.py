@@ -12,7 +12,7 @@ import pytest
 import ptrace_uprobes as pu
 from ptrace_uprobes import errors
 from tests.support.build import build_target
-from tests.support.elf_tools import functions
+from tests.support.elf_tools import file_offset, functions
 from tests.support.probed import ProbedRun, run_plain, run_probed
 from tests.support.procfs import wait_until
 from tests.support.target import parse_report, start_target
@@ -125,7 +125,6 @@ def test_reads_of_code_show_the_program_without_traps() -> None:
     program = build_target("calls.c")
     seen = []
     run = _calls("six", lambda hit: seen.append(hit.read(hit.address, 16)))
-    from tests.support.elf_tools import file_offset
 
     offset = file_offset(program, functions(program)["six"].address)
     assert seen == [program.read_bytes()[offset : offset + 16]]

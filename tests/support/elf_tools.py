@@ -11,7 +11,7 @@ from pathlib import Path
 __all__ = ["Function", "file_offset", "functions", "instruction_addresses"]
 
 _LOAD = re.compile(r"^\s+LOAD\s+(0x\w+)\s+(0x\w+)\s+0x\w+\s+(0x\w+)")
-_NM_LINE = re.compile(r"^([0-9a-f]+) ([0-9a-f]+) ([tTwWiuV]) (\S+)$")
+_NM_LINE = re.compile(r"^([0-9a-f]+) ([0-9a-f]+) ([tTwWi]) (\S+)$")
 _OBJDUMP_LINE = re.compile(r"^\s*([0-9a-f]+):\t(?:[0-9a-f]{2} )+\s*\t(\S+)")
 
 

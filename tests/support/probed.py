@@ -106,8 +106,9 @@ def run_probed(
     follow_forks: bool = False,
     handler: Handler | None = None,
     allow_refusals: bool = False,
+    limit: float = _LIMIT,
 ) -> ProbedRun:
-    """The command with a probe on each SPEC, to its end."""
+    """The command with a probe on each SPEC, to its end, or for `limit` seconds."""
     warnings: list[str] = []
     refused = []
     with (
@@ -136,7 +137,7 @@ def run_probed(
                     if not allow_refusals:
                         raise
                     refused.append(str(refusal))
-            result = engine.run(timeout=_LIMIT)
+            result = engine.run(timeout=limit)
         stdout.seek(0)
         stderr.seek(0)
         status = -1 if result.exit_status is None else result.exit_status

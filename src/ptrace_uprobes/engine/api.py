@@ -128,7 +128,9 @@ class Engine:
 
         self._state = EngineState(options, warn)
         self._thread = TracingThread(self._state)
-        self._thread.on_limit = lambda: self._let_go("max_hits")
+        self._thread.on_limit = lambda: self._let_go(
+            "max_hits" if self._state.failure is None else "interrupted"
+        )
         self._thread.rescue = lambda: detach_all(self._thread.tracer)
         self._tracer = self._thread.tracer
         self._ended = "exited"

@@ -38,13 +38,13 @@ def _bring_home(tracer: Tracer, thread: Thread) -> None:
     state = tracer.state
     if not _is_held(thread):
         return
-    if thread.busy:
-        # Its handler has not returned: the instruction is executed without waiting for it.
+    if thread.at_hit is not None:
+        # A blocking handler has not returned, or a fault of ours came between the hit and its
+        # instruction: it is executed in its own place.
+        placed: PlacedSite = thread.at_hit
+        thread.at_hit = None
         thread.busy = False
-        pc = ptrace_calls.peek_user(thread.tid, "rip")
-        placed: PlacedSite | None = thread.placed.get(pc)
-        if placed is not None:
-            _set_rip(thread, placed.address)
+        _set_rip(thread, placed.address)
         return
     while ptrace_calls.has_queued_trap(thread.tid) and not thread.resume_signal:
         thread.resume()

@@ -100,6 +100,7 @@ class HitRunner:
     def hit(self, thread: Thread, placed: PlacedSite) -> None:
         """A thread has reached a site."""
         thread.state = RunState.STOPPED
+        thread.at_hit = placed
         if thread.reentries and self._is_reentry(thread, placed):
             self._execute(thread, placed, None)
             return
@@ -134,8 +135,8 @@ class HitRunner:
             state.current = thread
             try:
                 handler(hit)
-            except Exception:  # noqa: BLE001  # whatever a user's handler raises, the target lives
-                self._handler_raised(count)
+            except BaseException as error:  # noqa: BLE001  # whatever it is, the target lives
+                self._handler_raised(count, error)
             finally:
                 state.current = None
             hit._over = True
@@ -167,16 +168,21 @@ class HitRunner:
             try:
                 if handler is not None:
                     handler(hit)
-            except Exception:  # noqa: BLE001  # as above
-                self._handler_raised(hit._count)
+            except BaseException as error:  # noqa: BLE001  # as above
+                self._handler_raised(hit._count, error)
             finally:
                 self._post(finish)
 
         self._workers.submit(work)
 
-    def _handler_raised(self, count: SiteCount) -> None:
+    def _handler_raised(self, count: SiteCount, error: BaseException) -> None:
         probe = count.probe
         probe.handler_errors += 1
+        if not isinstance(error, Exception):
+            # sys.exit() and the like: the run ends as soon as this hit is done.
+            self._state.failure = error
+            self._stop_counting()
+            return
         if probe.handler_errors == 1:
             text = traceback.format_exc()
             self._state.warn(
@@ -185,6 +191,7 @@ class HitRunner:
 
     def _execute(self, thread: Thread, placed: PlacedSite, registers: Registers | None) -> None:
         """Have the displaced instruction executed, or what the handler asked for instead."""
+        thread.at_hit = None
         tid = thread.tid
         dirty = registers is not None and registers.dirty
         if dirty and registers is not None and registers.rip != placed.address:

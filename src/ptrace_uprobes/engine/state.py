@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ptrace_uprobes.engine.placed import SpaceRecord
-from ptrace_uprobes.errors import UprobesError
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.placement import Placement
 from ptrace_uprobes.linux.wait_status import decode_status
@@ -64,7 +63,7 @@ class EngineState:
     doorbell: int = 0
     placement: Placement | None = None
     exit_status: int | None = None
-    failure: UprobesError | None = None
+    failure: BaseException | None = None
     """Why the run cannot do what it was asked for; raised by `Engine.run`."""
     launched: int = 0
     live: bool = False

@@ -1,0 +1,232 @@
+"""A program that embeds the library keeps its children, its end, and all that we borrow."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import ptrace_uprobes as pu
+from ptrace_uprobes.linux import ptrace_calls
+from tests.support.build import build_target
+from tests.support.let_go import UNHARMED, assert_let_go
+from tests.support.probed import run_plain
+from tests.support.procfs import (
+    process_state,
+    thread_ids,
+    wait_until,
+)
+from tests.support.target import start_target
+
+
+def _no_thread_of_ours_is_left() -> bool:
+    return not any(t.name.startswith("ptrace-uprobes") for t in threading.enumerate())
+
+
+# -- the embedding program's own children
+
+
+def test_children_that_the_embedding_program_starts_meanwhile_are_its_to_wait_for() -> None:
+    with start_target(build_target("server.c"), "2") as target:
+        # GIVEN an engine at work
+        engine = pu.attach(target.pid)
+        probe = engine.probe("work")
+        engine.start()
+        wait_until("it is hit", lambda: probe.hits > 50)
+
+        # WHEN this thread and another start children, and wait for them
+        script = ["/bin/sh", "-c", "exit $1", "sh"]
+        statuses: list[int] = []
+
+        def elsewhere() -> None:
+            statuses.extend(subprocess.call([*script, str(number)]) for number in range(10))
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        children = [subprocess.Popen([*script, str(n)]) for n in range(10)]
+        ends = [child.wait(30) for child in children]
+        thread.join()
+
+        # THEN each has its own status, and the engine never stopped
+        assert ends == list(range(10))
+        assert statuses == list(range(10))
+        at_end = probe.hits
+        wait_until("it is hit", lambda: probe.hits > at_end + 50)
+        engine.stop()
+        assert target.finish().report == UNHARMED
+
+
+def test_a_helper_of_ours_that_someone_kills_is_replaced() -> None:
+    # GIVEN an engine whose tracee does nothing that would wake it
+    with start_target(build_target("sleeper.c")) as target:
+        engine = pu.attach(target.pid)
+        engine.start()
+
+        # WHEN its helper process is killed, again and again
+        for _ in range(3):
+            killed = engine._state.doorbell
+            os.kill(killed, signal.SIGKILL)
+            wait_until("it is gone", lambda pid=killed: process_state(pid) == "X")  # type: ignore[misc]
+
+            # THEN it hears of what this thread wants all the same
+            engine.probe("idle").remove()
+        assert engine.stop().ended == "stopped"
+        assert_let_go(target)
+        assert target.finish().status == 5
+
+
+# -- the embedding program's end
+
+SCRIPT = """
+import sys
+import ptrace_uprobes as pu
+engine = pu.attach(int(sys.argv[1]))
+probe = engine.probe("work", {handler})
+engine.start()
+while probe.hits < 100:
+    pass
+{end}
+"""
+ENDS = {
+    "falls off the end": ("", 0),
+    "exits": ("sys.exit(3)", 3),
+    "raises": ("raise ZeroDivisionError", 1),
+    "forgets the engine": ("del engine, probe", 0),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("handler", ["None", "lambda hit: hit.registers.rdi"])
+def test_a_script_that_ends_without_stopping_leaves_the_program_as_it_was(
+    end: str, handler: str
+) -> None:
+    with start_target(build_target("server.c"), "2") as target:
+        # GIVEN a script that never says stop()
+        statement, status = ENDS[end]
+        script = SCRIPT.format(handler=handler, end=statement)
+        run = subprocess.run(
+            [sys.executable, "-c", script, str(target.pid)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+        # THEN it ends as it would, and the program goes on, clean
+        assert run.returncode == status, run.stderr.decode()
+        assert (run.stderr == b"") == (end != "raises")
+        assert_let_go(target)
+        assert target.finish().report == UNHARMED
+
+
+def test_a_launched_program_survives_a_script_that_ends_without_stopping(tmp_path: Path) -> None:
+    # GIVEN a script that launches a program, and ends before it
+    output = tmp_path / "output"
+    script = """
+import sys
+import ptrace_uprobes as pu
+engine = pu.launch([sys.argv[1], "20000"])
+probe = engine.probe("tick")
+engine.start()
+while probe.hits < 100:
+    pass
+"""
+    program = build_target("calls.c")
+    with output.open("wb") as file:
+        run = subprocess.run(
+            [sys.executable, "-c", script, str(program)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdout=file,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert (run.returncode, run.stderr) == (0, b"")
+
+    # THEN the program goes on to its own end, with the output that it would have had
+    expected = run_plain([program, "20000"]).stdout
+    wait_until("it has ended", lambda: output.stat().st_size >= len(expected))
+    assert output.read_bytes() == expected
+
+
+# -- borrowed, and given back
+
+
+def test_threads_that_were_moved_to_our_cpu_have_their_own_affinity_afterwards() -> None:
+    # GIVEN a server of several threads
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one CPU: there is nowhere to move to")
+    with start_target(build_target("server.c"), "3") as target:
+        engine = pu.attach(target.pid, colocate="on")
+        probe = engine.probe("work")
+        engine.start()
+        wait_until("it is hit", lambda: probe.hits > 50)
+        assert {len(os.sched_getaffinity(tid)) for tid in thread_ids(target.pid)} == {1}
+        assert os.sched_getaffinity(0) == allowed
+
+        # WHEN the engine stops
+        engine.stop()
+
+        # THEN all have what they had
+        for tid in thread_ids(target.pid):
+            assert os.sched_getaffinity(tid) == allowed
+        assert target.finish().report == UNHARMED
+
+
+def test_an_engine_leaves_no_descriptor_thread_or_child_behind() -> None:
+    with start_target(build_target("server.c"), "2") as target:
+        # GIVEN what there is after a first engine (imports, caches)
+        def once() -> None:
+            with pu.attach(target.pid) as engine:
+                probe = engine.probe("work", lambda hit: None, blocking=True)
+                engine.start()
+                wait_until("it is hit", lambda: probe.hits > 3)
+            wait_until("our threads have ended", _no_thread_of_ours_is_left)
+
+        once()
+        before = (len(os.listdir("/proc/self/fd")), threading.active_count(), _children())
+
+        # WHEN many come and go
+        for _ in range(5):
+            once()
+        after = (len(os.listdir("/proc/self/fd")), threading.active_count(), _children())
+
+        # THEN there is no more of anything
+        assert after == before
+
+
+def _children() -> set[str]:
+    found: set[str] = set()
+    for task in os.listdir("/proc/self/task"):
+        found.update(Path(f"/proc/self/task/{task}/children").read_text().split())
+    return found
+
+
+@pytest.mark.xfail(strict=True, reason="the child is reaped before the reason is looked up")
+def test_a_launch_that_the_kernel_refuses_says_so_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # GIVEN a kernel that lets nobody trace, as Yama's strictest setting or a container's filter
+    real = ptrace_calls.call
+
+    def refuse(request: int, tid: int, address: int = 0, data: int = 0) -> int:
+        if request == ptrace_calls.SEIZE:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return real(request, tid, address, data)
+
+    monkeypatch.setattr(ptrace_calls, "call", refuse)
+    before = (len(os.listdir("/proc/self/fd")), _children())
+
+    # WHEN a program is launched
+    with pytest.raises(pu.NotPermitted):
+        pu.launch(["true"])
+
+    # THEN that is the reason given, and neither child nor pipe is left
+    assert (len(os.listdir("/proc/self/fd")), _children()) == before
