@@ -136,7 +136,8 @@ class RemoteCalls:
                     errno.EFAULT,
                     f"{signal.Signals(status.code).name} at {after.rip:#x} in the tracee",
                 )
-            elif status.kind in (StopKind.EXITED, StopKind.KILLED):
+            elif status.kind in (StopKind.EXITED, StopKind.KILLED, StopKind.EVENT):
+                # It ends, or runs another program that a sister thread has exec'ed.
                 self._put_back(tid, raw)
                 raise ptrace_calls.TraceeGone(tid)
 

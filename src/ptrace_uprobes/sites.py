@@ -7,6 +7,7 @@ written through /proc/PID/mem, so neither the file nor any other process that ma
 from __future__ import annotations
 
 import bisect
+import time
 from collections.abc import Iterable, Sequence
 
 from ptrace_uprobes.addresses import VirtAddr
@@ -16,6 +17,8 @@ from ptrace_uprobes.linux.memory import ProcessMemory
 
 __all__ = ["TrapTable"]
 
+_CLOCK_GRAIN = 0.05
+"""Seconds; /proc tells when a process began in hundredths."""
 _JOIN = 512
 """Traps closer than this are written in one go: a write costs about what copying 2 KiB does."""
 
@@ -23,12 +26,15 @@ _JOIN = 512
 class TrapTable:
     """Which addresses hold a trap of ours, and the bytes that stood there."""
 
-    __slots__ = ("_armed", "_memory", "_sorted", "_trap")
+    __slots__ = ("_armed", "_changed_at", "_memory", "_originals", "_sorted", "_trap")
 
     def __init__(self, memory: ProcessMemory, architecture: Architecture) -> None:
         self._memory = memory
         self._trap = architecture.breakpoint
         self._armed: dict[int, int] = {}
+        self._originals: dict[int, int] = {}
+        """Of every trap there ever was: a fork may have copied one that is gone by now."""
+        self._changed_at = 0.0
         self._sorted: list[int] | None = []
 
     def __len__(self) -> int:
@@ -40,12 +46,26 @@ class TrapTable:
     def addresses(self) -> list[VirtAddr]:
         return [VirtAddr(address) for address in self._armed]
 
-    def copy_for(self, memory: ProcessMemory, architecture: Architecture) -> TrapTable:
-        """The table of a forked child, whose memory is a copy of this one's."""
+    def copy_for(
+        self, memory: ProcessMemory, architecture: Architecture, forked_at: float
+    ) -> TrapTable:
+        """The table of a forked child, whose memory is a copy of what this one's was at
+        `forked_at` (CLOCK_BOOTTIME, in seconds)."""
         other = TrapTable(memory, architecture)
-        other._armed = dict(self._armed)
+        other._originals = dict(self._originals)
         other._sorted = None
+        if self._changed_at < forked_at - _CLOCK_GRAIN:
+            other._armed = dict(self._armed)
+        else:
+            # Traps came or went at about that time: only the child's memory can tell.
+            for address, original in self._originals.items():
+                if memory.read_some(address, 1) == self._trap:
+                    other._armed[address] = original
         return other
+
+    def _note_change(self) -> None:
+        self._sorted = None
+        self._changed_at = time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def arm(self, addresses: Sequence[VirtAddr], *, joined: bool) -> list[VirtAddr]:
         """Write traps; gives the addresses that could not be written, which hold none.
@@ -54,12 +74,15 @@ class TrapTable:
         that the program cannot write itself: a byte that it changed meanwhile would be lost.
         """
         failed: list[VirtAddr] = []
-        todo = sorted(address for address in addresses if address not in self._armed)
+        todo = sorted({address for address in addresses if address not in self._armed})
         for run in _runs(todo, _JOIN if joined else 1):
             start, end = run[0], run[-1] + 1
+            before = b""
             try:
-                data = bytearray(self._memory.read(start, end - start))
+                before = self._memory.read(start, end - start)
+                data = bytearray(before)
                 for address in run:
+                    self._originals[address] = data[address - start]
                     self._armed[address] = data[address - start]
                     data[address - start : address - start + 1] = self._trap
                 self._memory.write(start, bytes(data))
@@ -69,9 +92,19 @@ class TrapTable:
                 if len(run) == 1:
                     failed.append(run[0])
                 else:
+                    self._undo(start, before)
                     failed += [a for one in run for a in self.arm([one], joined=False)]
-        self._sorted = None
+        self._note_change()
         return failed
+
+    def _undo(self, start: int, before: bytes) -> None:
+        """Part of a joined write may have got through: put its bytes back, one by one."""
+        for offset, byte in enumerate(before):
+            try:
+                if self._memory.read(start + offset, 1) != bytes([byte]):
+                    self._memory.write(start + offset, bytes([byte]))
+            except MemoryFault:
+                continue
 
     def disarm(self, addresses: Iterable[VirtAddr], *, joined: bool) -> None:
         """Put the original bytes back. Memory that is gone has nothing to be put back."""
@@ -91,12 +124,13 @@ class TrapTable:
                         self.disarm([one], joined=False)
             for address in run:
                 self._armed.pop(address, None)
-        self._sorted = None
+        self._note_change()
 
     def forget(self, addresses: Iterable[VirtAddr]) -> None:
         """These were unmapped: they hold no trap any more."""
         for address in addresses:
             self._armed.pop(address, None)
+            self._originals.pop(address, None)
         self._sorted = None
 
     def read(self, address: int, size: int) -> bytes:
@@ -110,10 +144,12 @@ class TrapTable:
     def write(self, address: int, data: bytes) -> None:
         """Write program memory and keep our traps: under one, what is to be put back changes."""
         shown = bytearray(data)
-        for trap in self._within(address, len(data)):
-            self._armed[trap] = data[trap - address]
+        traps = self._within(address, len(data))
+        for trap in traps:
             shown[trap - address] = self._trap[0]
         self._memory.write(address, bytes(shown))
+        for trap in traps:
+            self._armed[trap] = data[trap - address]
 
     def _mask(self, address: int, data: bytes) -> bytes:
         hidden = self._within(address, len(data))

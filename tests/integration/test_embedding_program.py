@@ -209,7 +209,6 @@ def _children() -> set[str]:
     return found
 
 
-@pytest.mark.xfail(strict=True, reason="the child is reaped before the reason is looked up")
 def test_a_launch_that_the_kernel_refuses_says_so_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

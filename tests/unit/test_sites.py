@@ -101,7 +101,6 @@ def test_arming_twice_keeps_the_first_byte() -> None:
     assert _raw(memory) == _code()
 
 
-@pytest.mark.xfail(strict=True, reason="the second look takes the first one's trap for the code")
 @pytest.mark.parametrize("joined", [False, True])
 def test_an_address_that_is_named_twice_at_once_is_armed_once(joined: bool) -> None:
     table, memory = _table()
@@ -139,7 +138,6 @@ def test_a_write_over_a_trap_is_kept_for_when_it_goes() -> None:
     assert _raw(memory)[3:6] == b"abc"
 
 
-@pytest.mark.xfail(strict=True, reason="what is to be put back changes before the write fails")
 def test_a_write_that_fails_leaves_what_is_to_be_put_back() -> None:
     # GIVEN a trap just behind a hole
     table, memory = _table()
@@ -164,7 +162,6 @@ def test_an_address_that_is_not_mapped_is_handed_back_and_the_others_are_armed()
     assert memory.read(CODE, PAGE) == _code()[:PAGE]
 
 
-@pytest.mark.xfail(strict=True, reason="a trap of the part that was written is taken for the code")
 def test_a_joined_write_that_fails_half_way_loses_no_byte() -> None:
     # GIVEN a page that can be written, before one that cannot
     table, memory = _table()

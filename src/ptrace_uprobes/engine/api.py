@@ -293,6 +293,8 @@ class Engine:
     def run(self, timeout: float | None = None, max_hits: int | None = None) -> Result:
         """Let the program go and wait until it ends, `timeout` seconds have passed,
         `max_hits` hits were delivered, or `interrupt` is called; then nothing is traced."""
+        if self._thread.is_current():
+            raise UsageError("run() cannot be called from a handler: the engine runs already")
         if max_hits is not None and max_hits <= 0:
             raise UsageError("max_hits must be at least 1")
         if not self._thread.ended:
@@ -374,7 +376,7 @@ class Engine:
         if self._thread.call(self._to_entry):
             while not self._tracer.libraries.entry_reached.wait(0.05):
                 if self._thread.ended:
-                    raise EngineStopped
+                    raise self._state.failure or EngineStopped()
         rows = self._thread.call(self._tracer.planter.explain)
         return [
             SitePlan(

@@ -44,12 +44,13 @@ def attach(tracer: Tracer, pid: int) -> Process:
         return state.processes[pid]
     process = None
     seized_first = 0
+    patience = 3
     try:
         while True:
             fresh = [tid for tid in thread_ids(pid) if tid not in state.threads]
             seized = 0
             for tid in fresh:
-                if not _seize(pid, tid):
+                if not _seize(pid, tid, patience):
                     continue
                 seized += 1
                 seized_first = seized_first or tid
@@ -58,8 +59,9 @@ def attach(tracer: Tracer, pid: int) -> Process:
                     architecture = architecture_of(tid)
                     process = state.new_process(pid, AddressSpace(tid, architecture))
                 state.new_thread(tid, process)
-            if not seized:
+            if not seized and (not fresh or patience <= 0):
                 break
+            patience -= 1
     except BaseException:
         if process is None and seized_first:
             _release(seized_first)
@@ -87,7 +89,7 @@ def _release(tid: int) -> None:
         pass
 
 
-def _seize(pid: int, tid: int) -> bool:
+def _seize(pid: int, tid: int, patience: int) -> bool:
     """False if the thread ended meanwhile, or is ours already through its parent's clone."""
     try:
         ptrace_calls.call(ptrace_calls.SEIZE, tid, 0, SeizeOptions.ALL)
@@ -100,7 +102,9 @@ def _seize(pid: int, tid: int) -> bool:
             return False
         if status.tracer == os.getpid() or _tracer_is_ours(status.tracer):
             return False
-        if status.state in "ZX":
+        if status.state in "ZX" or patience > 0:
+            # A thread on its way out is refused as well; another look at the list decides.
+            os.sched_yield()
             return False
         raise explain_refusal(pid, error) from error
     return True
@@ -125,11 +129,12 @@ def launch(
     child = spawn_paused(paths, argv, environment, directory)
     try:
         ptrace_calls.call(ptrace_calls.SEIZE, child.pid, 0, SeizeOptions.ALL)
-    except (TraceeGone, OSError) as error:
+    except OSError as error:
+        reason = explain_refusal(child.pid, error)
+        child.abandon()
         kill_quietly(child.pid, _SIGKILL)
         os.waitpid(child.pid, 0)
-        refused = error if isinstance(error, OSError) else OSError(errno.ESRCH, "it ended")
-        raise explain_refusal(child.pid, refused) from error
+        raise reason from error
     process = state.new_process(
         child.pid, AddressSpace(child.pid, architecture_of(child.pid)), launched=True
     )
@@ -153,8 +158,10 @@ def launch(
             thread.resume(number)
     child.failure()
     if child.pid not in state.threads:
-        reason = tracer.births.refusal
-        raise reason or UnsupportedTracee(child.pid, f"{argv[0]} ended before it began")
+        refusal = tracer.births.refusal
+        if refusal is not None:
+            raise refusal
+        raise UnsupportedTracee(child.pid, f"{argv[0]} ended before it began")
     return process
 
 

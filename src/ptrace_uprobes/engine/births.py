@@ -18,7 +18,7 @@ from ptrace_uprobes.engine.state import EngineState, record_of
 from ptrace_uprobes.errors import NoSuchProcess, UprobesError
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.permission import architecture_of
-from ptrace_uprobes.linux.process_info import read_status
+from ptrace_uprobes.linux.process_info import read_status, started_at
 from ptrace_uprobes.tracee import AddressSpace, Process, RunState, Thread
 
 __all__ = ["Births"]
@@ -106,7 +106,11 @@ class Births:
     def on_first_stop(self, thread: Thread) -> bool:
         """The PTRACE_EVENT_STOP that a new child begins with; False if it is not to be traced."""
         process = thread.process
-        if process.followed or not self._is_copy(process):
+        if not self._is_copy(process):
+            return True
+        if process.followed:
+            # Traps that the parent got while it forked are not in the copy yet.
+            self._libraries.adopt(record_of(process.space))
             return True
         self.let_go(thread)
         return False
@@ -154,12 +158,13 @@ class Births:
             return copy
         new = SpaceRecord(
             copy,
-            old.traps.copy_for(copy.memory, space.architecture),
+            old.traps.copy_for(copy.memory, space.architecture, started_at(child)),
             old.slots.copy_for(copy.memory),
             retired=dict(old.retired),
             modules=old.modules,
             mappings=old.mappings,
             planted=set(old.planted),
+            unloadable=set(old.unloadable),
             starting=old.starting,
             relocated=old.relocated,
             rendezvous=old.rendezvous,
@@ -168,6 +173,7 @@ class Births:
         )
         copy.placed = dict(space.placed)
         copy.extra = new
+        new.slots.keep_mapped()
         return copy
 
     # -- exec

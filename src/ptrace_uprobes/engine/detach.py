@@ -16,6 +16,9 @@ __all__ = ["detach_all"]
 def detach_all(tracer: Tracer) -> None:
     """Leave every traced process as if we had never been there."""
     state = tracer.state
+    if state.detaching:
+        return
+    state.detaching = True
     tracer.freeze()
     for thread in list(state.threads.values()):
         try:
@@ -38,6 +41,15 @@ def _bring_home(tracer: Tracer, thread: Thread) -> None:
     state = tracer.state
     if not _is_held(thread):
         return
+    while (
+        thread.at_hit is None
+        and not thread.resume_signal
+        and ptrace_calls.has_queued_trap(thread.tid)
+    ):
+        thread.resume()
+        tracer.dispatch(thread.tid, state.wait_for(thread.tid))
+        if not _is_held(thread):
+            return
     if thread.at_hit is not None:
         # A blocking handler has not returned, or a fault of ours came between the hit and its
         # instruction: it is executed in its own place.
@@ -45,12 +57,6 @@ def _bring_home(tracer: Tracer, thread: Thread) -> None:
         thread.at_hit = None
         thread.busy = False
         _set_rip(thread, placed.address)
-        return
-    while ptrace_calls.has_queued_trap(thread.tid) and not thread.resume_signal:
-        thread.resume()
-        tracer.dispatch(thread.tid, state.wait_for(thread.tid))
-        if not _is_held(thread):
-            return
     leave_slot(thread)
 
 

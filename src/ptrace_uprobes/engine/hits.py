@@ -152,10 +152,13 @@ class HitRunner:
         registers = hit.registers  # read now: a worker thread may make no ptrace calls
         thread.busy = True
         thread.state = RunState.STOPPED
+        memory = thread.process.space.memory
+        memory.users += 1
         handler = hit.probe.handler
 
         def finish() -> None:
             hit.close()
+            memory.release_user()
             if not thread.busy or thread.state is RunState.GONE:
                 return  # detached or killed meanwhile
             thread.busy = False
@@ -174,6 +177,14 @@ class HitRunner:
                 self._post(finish)
 
         self._workers.submit(work)
+
+    def abandon(self, thread: Thread) -> None:
+        """Go on from a hit whose blocking handler has not returned, as if it had."""
+        placed: PlacedSite = thread.at_hit
+        thread.at_hit = None
+        thread.busy = False
+        address = placed.slot if placed.slot is not None else placed.address
+        ptrace_calls.call(ptrace_calls.POKEUSER, thread.tid, _RIP, address)
 
     def _handler_raised(self, count: SiteCount, error: BaseException) -> None:
         probe = count.probe

@@ -124,7 +124,9 @@ class Libraries:
 
     def may_appear_later(self, record: SpaceRecord, probe: Probe) -> bool:
         """Whether loading a library could give the probe a place."""
-        return not probe.removed and (probe not in record.planted or probe.definition.is_glob)
+        return not probe.removed and (
+            probe not in record.planted or probe.definition.is_glob or probe in record.unloadable
+        )
 
     def on_internal(self, thread: Thread, placed: PlacedSite) -> None:
         """A thread has reached a trap that `watch` or `begin_program` set."""
@@ -158,7 +160,9 @@ class Libraries:
         for probe in self._state.probes:
             if not probe.pending or probe.removed:
                 continue
-            reason = explain_missing(probe.definition, record.modules)
+            reason = self._planter.problems.get(probe) or explain_missing(
+                probe.definition, record.modules
+            )
             wanted = probe.definition.module
             here = wanted is None or any(module.matches(wanted) for module in record.modules)
             if here and self._state.failure is None:
@@ -180,6 +184,20 @@ class Libraries:
             thread.in_mmap = False
             self.replant(record_of(thread.process.space))
 
+    def adopt(self, record: SpaceRecord) -> None:
+        """A followed child's memory: have it hold the traps that its parent's does."""
+        sites = record.sites()
+        for key in [
+            key
+            for key, placed in sites.items()
+            if placed.slot is not None and placed.address not in record.slots.by_site
+        ]:
+            placed = sites.pop(key)
+            self._state.warn_once(
+                f"no trap at {placed.address:#x} in a child: its slot is not there"
+            )
+        self._planter.arm(record, [placed for placed in sites.values() if placed.wanted])
+
     def replant(self, record: SpaceRecord) -> None:
         """Look at what is mapped now and plant what has appeared."""
         fresh: list[Module] | None = self._planter.look_again(record.space)
@@ -188,6 +206,8 @@ class Libraries:
             fresh = None  # IFUNCs of modules that are not new can be resolved now
         try:
             self._planter.plant(record.space, self._state.probes, strict=False, only=fresh)
+        except ptrace_calls.TraceeGone:
+            raise
         except UprobesError as error:
             self._state.warn_once(str(error))
 

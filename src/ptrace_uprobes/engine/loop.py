@@ -177,7 +177,7 @@ class Tracer:
         deliver(self.state, thread, number)
 
     def _on_event_stop(self, thread: Thread) -> None:
-        thread.interrupted = False
+        ours, thread.interrupted = thread.interrupted, False
         if thread.new:
             thread.new = False
             if not self.births.on_first_stop(thread):
@@ -186,7 +186,8 @@ class Tracer:
             self.births.begin_program(thread)
         elif self._let_step_end(thread):
             return
-        else:
+        elif ours:
+            # Not where SIGCONT ends a group-stop: there the program's call fails without us too.
             restart_interrupted_wait(thread)
         self.state.resume(thread)
 
@@ -257,7 +258,13 @@ class Tracer:
             if not thread.interrupted and not thread.interrupt():
                 tried.add(thread.tid)
                 continue
-            status = state.wait_for(thread.tid)
+            try:
+                status = state.wait_for(thread.tid)
+            except TraceeGone:
+                thread.state = RunState.GONE
+                while state.events:
+                    self.dispatch(*state.events.popleft())
+                continue
             decoded = decode_status(status)
             if decoded.kind is StopKind.GROUP_STOP:
                 thread.interrupted = False
@@ -284,9 +291,12 @@ class Tracer:
             moving = [
                 thread
                 for thread in state.running()
-                if not thread.in_vfork and not self._finishes_vfork(thread)
+                if not thread.in_vfork and not state.finishes_vfork(thread)
             ]
             waiting = any(thread.in_vfork for thread in state.running())
+            for thread in list(state.threads.values()) if waiting else []:
+                if self._was_held(thread) and state.finishes_vfork(thread):
+                    self._let_finish(thread)
             for thread in moving:
                 if thread.interrupted or thread.trap_due:
                     continue
@@ -299,12 +309,16 @@ class Tracer:
             except ChildProcessError:
                 return
 
-    def _finishes_vfork(self, thread: Thread) -> bool:
-        """A vfork child must run on, for its parent cannot stop before it execs or exits."""
-        space = thread.process.space
-        return len(space.processes) > 1 and any(
-            other.in_vfork for other in space.threads() if other.process is not thread.process
-        )
+    @staticmethod
+    def _was_held(thread: Thread) -> bool:
+        return thread.state is RunState.STOPPED and not thread.in_group_stop
+
+    def _let_finish(self, thread: Thread) -> None:
+        """A held vfork child goes on, without waiting for a handler that blocks."""
+        if thread.at_hit is not None:
+            self.hits.abandon(thread)
+        number, thread.resume_signal = thread.resume_signal, 0
+        thread.resume(number)
 
     def thaw(self) -> None:
         """Let every held thread go on as it would have."""

@@ -121,6 +121,8 @@ class SpaceRecord:
     mappings: list[Mapping] = field(default_factory=list)
     planted: set[Probe] = field(default_factory=set)
     """Probes that have a place here."""
+    unloadable: set[Probe] = field(default_factory=set)
+    """Those of them that have one in a library, which dlclose may unmap."""
     starting: bool = False
     """The dynamic linker has not finished loading the program."""
     deferred: bool = False

@@ -50,13 +50,15 @@ class PlannedSite:
 class Planter:
     """Plants probes in address spaces and takes them out."""
 
-    __slots__ = ("_regions", "_starts", "_state", "mechanisms", "refused")
+    __slots__ = ("_regions", "_starts", "_state", "mechanisms", "problems", "refused")
 
     def __init__(self, state: EngineState, regions: Regions) -> None:
         self._state = state
         self._regions = regions
         self._starts: dict[tuple[int, int, int], frozenset[int]] = {}
         """Where the instructions of functions begin that were asked about, by address space."""
+        self.problems: dict[Probe, UprobesError] = {}
+        """Why a probe that was looked for could not be planted."""
         self.mechanisms: dict[str, int] = {}
         """How many sites each mechanism has been planned for."""
         self.refused: list[PlannedSite] = []
@@ -134,6 +136,8 @@ class Planter:
                 fresh.pop(address, None)
                 continue
             record.planted.add(probe)
+            if not place.module.is_main:
+                record.unloadable.add(probe)
             self._join(probe, place.label, place.module, placed)
             touched[address] = placed
             if fresh.pop(address, None) is not None:
@@ -158,7 +162,7 @@ class Planter:
         except UprobesError as error:
             if strict:
                 raise
-            self._state.warn_once(str(error))
+            self.problems[probe] = error
             return []
 
     def plant_internal(self, record: SpaceRecord, address: VirtAddr, purpose: str) -> bool:
@@ -232,7 +236,7 @@ class Planter:
         except BadAddress as error:
             if strict:
                 raise
-            self._state.warn_once(str(error))
+            self.problems[probe] = error
             return None
         return PlacedSite(address, plan(code, address, architecture, self._state.options.mechanism))
 

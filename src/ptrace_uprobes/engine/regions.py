@@ -66,6 +66,12 @@ class Regions:
         slots.regions.clear()
         if not mapped:
             return
+        if read_status(thread.tid).seccomp:
+            # Its own filter, installed since, may kill it for a munmap that it does not expect.
+            self._state.warn_once(
+                "some scratch memory stays in the program: a seccomp filter is in force"
+            )
+            return
         gadget = self._find_gadget(record, [(r.start, r.end) for r in mapped])
         if gadget is None:
             self._state.warn_once("some scratch memory stays in the program: nothing can unmap it")

@@ -22,6 +22,7 @@ __all__ = ["WAIT_FLAGS", "EngineState", "Options", "record_of"]
 
 _WALL: Final = 0x40000000
 _WNOTHREAD: Final = 0x20000000
+_EXEC_STOP: Final = ptrace_calls.EVENT_EXEC << 8 | 5  # SIGTRAP
 WAIT_FLAGS: Final = _WALL | _WNOTHREAD
 """Every kind of child, but only this thread's: the embedding program's are not ours to reap."""
 
@@ -66,6 +67,7 @@ class EngineState:
     failure: BaseException | None = None
     """Why the run cannot do what it was asked for; raised by `Engine.run`."""
     launched: int = 0
+    detaching: bool = False
     live: bool = False
     """Probes hold traps: `Engine.run` or `start` has been called."""
     max_hits: int = 0
@@ -104,16 +106,27 @@ class EngineState:
         return True
 
     def wait_for(self, tid: int) -> int:
-        """The next status of one thread; those of others are kept for later."""
+        """The next status of one thread; those of others are kept for later.
+
+        Raises `TraceeGone` if the thread has come by another number.
+        """
         for index, (other, status) in enumerate(self.events):
             if other == tid:
                 del self.events[index]
                 return status
+            self._check_renamed(tid, other, status)
         while True:
             other, status = os.waitpid(-1, WAIT_FLAGS)
             if other == tid:
                 return status
             self.events.append((other, status))
+            self._check_renamed(tid, other, status)
+
+    @staticmethod
+    def _check_renamed(tid: int, other: int, status: int) -> None:
+        """A thread that execs takes the leader's number: nothing more comes under its own."""
+        if status >> 8 == _EXEC_STOP and ptrace_calls.get_event_message(other) == tid:
+            raise ptrace_calls.TraceeGone(tid)
 
     def put_back(self, tid: int, status: int) -> None:
         """A status that was taken too early, to be acted on later."""
@@ -138,11 +151,20 @@ class EngineState:
 
         It is never held inside a system call, as event stops are: there it is of no use.
         """
-        if thread.busy or (self.frozen and not thread.stop_event):
+        held = self.frozen and not thread.stop_event and not self.finishes_vfork(thread)
+        if thread.busy or held:
             thread.state = RunState.STOPPED
             thread.resume_signal = number
         else:
             thread.resume(number)
+
+    @staticmethod
+    def finishes_vfork(thread: Thread) -> bool:
+        """A vfork child must run on, for its parent cannot stop before it execs or exits."""
+        space = thread.process.space
+        return len(space.processes) > 1 and any(
+            other.in_vfork for other in space.threads() if other.process is not thread.process
+        )
 
     def running(self) -> list[Thread]:
         return [

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Final, TypeVar
 
 from ptrace_uprobes.engine.loop import Tracer
@@ -85,13 +85,11 @@ class TracingThread:
                 answer.set_exception(error)
 
         self.post(run)
-        while True:
-            try:
-                # The timeout is for an engine that ends between the check and the queueing.
-                return answer.result(timeout=0.5)
-            except TimeoutError:
-                if self._ended.is_set() and not answer.done():
-                    raise EngineStopped from None
+        while not wait([answer], timeout=0.5).done:
+            # The timeout is for an engine that ends between the check and the queueing.
+            if self._ended.is_set() and not answer.done():
+                raise EngineStopped
+        return answer.result()
 
     def wait(self, timeout: float | None) -> bool:
         """Until nothing is traced any more; False if `timeout` seconds pass first."""

@@ -18,11 +18,12 @@ class Workers:
     interpreter from ending.
     """
 
-    __slots__ = ("_idle", "_jobs", "_lock")
+    __slots__ = ("_closed", "_idle", "_jobs", "_lock")
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._idle = 0
+        self._closed = False
         self._lock = threading.Lock()
 
     def submit(self, job: Job) -> None:
@@ -36,8 +37,9 @@ class Workers:
         self._jobs.put(job)
 
     def close(self) -> None:
-        """Idle threads end."""
+        """Idle threads end, and busy ones after their job."""
         with self._lock:
+            self._closed = True
             for _ in range(self._idle):
                 self._jobs.put(None)
             self._idle = 0
@@ -49,4 +51,6 @@ class Workers:
                 return
             job()
             with self._lock:
+                if self._closed:
+                    return
                 self._idle += 1

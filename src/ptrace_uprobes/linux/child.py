@@ -61,6 +61,14 @@ class PausedChild:
         os.write(self._go_fd, b"g")
         os.close(self._go_fd)
 
+    def abandon(self) -> None:
+        """Close what is open; the child, if it still waits, ends."""
+        for descriptor in (self._go_fd, self._failure_fd):
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass  # closed already
+
     def failure(self) -> int:
         """0 once the execve has succeeded, else its errno. Blocks until one is known."""
         data = os.read(self._failure_fd, 4)
@@ -128,9 +136,12 @@ def spawn_doorbell() -> int:
     Until it has come so far as to be traced, a signal ends it, which is an event as well.
     """
     libc = _libc
+    parent = os.getpid()
     pid = _fork()
     if pid == 0:
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+        if libc.getppid() != parent:
+            libc._exit(0)  # the parent died before the request was in force
         libc.setsid()  # the terminal's signals are not for it
         # Not seized by us: that may be refused where the tracer itself is not dumpable.
         libc.ptrace(_PTRACE_TRACEME, 0, 0, 0)

@@ -56,7 +56,9 @@ class Mapping:
 def parse_maps(text: str) -> list[Mapping]:
     """The mappings in a maps file's text, in address order as the kernel prints them."""
     mappings = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
+        if not line:
+            continue
         fields = line.split(maxsplit=5)
         low, _, high = fields[0].partition("-")
         path = fields[5] if len(fields) == 6 else ""
@@ -81,7 +83,9 @@ def parse_maps(text: str) -> list[Mapping]:
 def read_maps(pid: int) -> list[Mapping]:
     """The mappings of the live process `pid` now; raises `NoSuchProcess`."""
     try:
-        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
+        with open(
+            f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape", newline="\n"
+        ) as file:
             return parse_maps(file.read())
     except (FileNotFoundError, ProcessLookupError) as error:
         raise NoSuchProcess(pid) from error

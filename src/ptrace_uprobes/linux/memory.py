@@ -20,6 +20,7 @@ from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 __all__ = ["ProcessMemory", "ProgramMemory"]
 
 _WORD = 8
+_PAGE = 4096
 
 
 class ProcessMemory:
@@ -28,15 +29,19 @@ class ProcessMemory:
     `tid` names a thread of the address space; the fallback needs it stopped.
     """
 
-    __slots__ = ("_fd", "tid")
+    __slots__ = ("_closing", "_fd", "tid", "users")
 
     def __init__(self, tid: int) -> None:
         self.tid = tid
+        self.users = 0
+        """Handlers on other threads that may read now; `close` waits for them to end."""
+        self._closing = False
         self._fd = -1
         try:
             self._fd = os.open(f"/proc/{tid}/mem", os.O_RDWR | os.O_CLOEXEC)
-        except (PermissionError, FileNotFoundError):
-            # Forbidden by an LSM, or no /proc: PEEK and POKE still work.
+        except OSError:
+            # Forbidden by an LSM, no /proc, no descriptor left, or the process is gone: PEEK and
+            # POKE still work, or tell.
             pass
 
     @property
@@ -44,8 +49,15 @@ class ProcessMemory:
         """Whether /proc/PID/mem serves; otherwise the thread must be stopped for an access."""
         return self._fd >= 0
 
+    def release_user(self) -> None:
+        """One of `users` is done."""
+        self.users -= 1
+        if self._closing:
+            self.close()
+
     def close(self) -> None:
-        if self._fd >= 0:
+        self._closing = True
+        if self._fd >= 0 and not self.users:
             os.close(self._fd)
             self._fd = -1
 
@@ -174,7 +186,22 @@ class ProgramMemory:
         return buffer.raw
 
     def write(self, address: int, data: bytes) -> None:
-        """All of `data`; raises `MemoryFault`."""
+        """All of `data`; raises `MemoryFault`, and has written nothing then."""
+        # The kernel copies page by page: the far page is tried first, and put back if the
+        # near one refuses.
+        near = min(len(data), _PAGE - address % _PAGE)
+        if near < len(data):
+            before = self.read(address + near, len(data) - near)
+            self._write_some(address + near, data[near:])
+            try:
+                self._write_some(address, data[:near])
+            except MemoryFault:
+                self._write_some(address + near, before)
+                raise
+        else:
+            self._write_some(address, data)
+
+    def _write_some(self, address: int, data: bytes) -> None:
         buffer = (ctypes.c_char * len(data)).from_buffer_copy(data)
         self._transfer(_libc.process_vm_writev, buffer, address, len(data))
 

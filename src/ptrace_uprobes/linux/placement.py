@@ -27,12 +27,11 @@ class Placement:
     def take(self, tid: int) -> None:
         """Move a thread (0: the calling one) to the CPU; silently not if it is gone."""
         try:
-            if tid not in self._borrowed:
-                self._borrowed[tid] = os.sched_getaffinity(tid)
+            before = os.sched_getaffinity(tid)
             os.sched_setaffinity(tid, {self.cpu})
-        except (ProcessLookupError, PermissionError, OSError):
-            # Gone, or its cpuset excludes the CPU: it stays where it was.
-            self._borrowed.pop(tid, None)
+        except OSError:
+            return  # gone, or its cpuset excludes the CPU: it stays where it was
+        self._borrowed.setdefault(tid, before)
 
     def inherit(self, tid: int, parent: int) -> None:
         """A new thread got its parent's borrowed affinity; give it back what the parent had."""

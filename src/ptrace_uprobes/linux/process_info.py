@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ptrace_uprobes.errors import NoSuchProcess
 
-__all__ = ["Status", "command_name", "last_cpu", "read_status", "thread_ids"]
+__all__ = ["Status", "command_name", "last_cpu", "read_status", "started_at", "thread_ids"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ def read_status(tid: int) -> Status:
 def command_name(tid: int) -> str:
     """The thread's comm, or `?` if it is gone."""
     try:
-        with open(f"/proc/{tid}/comm", encoding="utf-8", errors="replace") as file:
-            return file.read().rstrip("\n")
+        with open(f"/proc/{tid}/comm", encoding="utf-8", errors="replace", newline="\n") as file:
+            return file.read().removesuffix("\n")
     except (FileNotFoundError, ProcessLookupError):
         return "?"
 
@@ -79,6 +79,16 @@ def thread_ids(pid: int) -> list[int]:
         return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def started_at(pid: int) -> float:
+    """When the process began, in seconds of CLOCK_BOOTTIME; 0 if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return int(text.rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def last_cpu(tid: int) -> int | None:

@@ -17,7 +17,7 @@ from typing import Final
 from ptrace.binding import func as _binding
 from ptrace.binding.linux_struct import user_regs_struct as UserRegs  # noqa: N812  # a class
 
-from ptrace_uprobes.errors import EngineBug
+from ptrace_uprobes.errors import EngineBug, UprobesError
 
 __all__ = [
     "EVENT_CLONE",
@@ -98,7 +98,7 @@ class SeizeOptions:
     )
 
 
-class TraceeGone(Exception):
+class TraceeGone(UprobesError, ProcessLookupError):
     """ESRCH: the thread died, or is not in a ptrace-stop any more. May come from any call."""
 
     def __init__(self, tid: int) -> None:

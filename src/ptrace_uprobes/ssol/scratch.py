@@ -94,6 +94,22 @@ class SlotArea:
         other.padding = list(self.padding)
         return other
 
+    def keep_mapped(self) -> None:
+        """Forget regions that are not there: a fork may have come before they were mapped."""
+        for region in list(self.regions):
+            if region.mapped and not self._memory.read_some(region.start, 1):
+                self.regions.remove(region)
+                self._cells = {
+                    cell: slot
+                    for cell, slot in self._cells.items()
+                    if not region.start <= slot.start < region.end
+                }
+                self.by_site = {
+                    site: slot
+                    for site, slot in self.by_site.items()
+                    if not region.start <= slot.start < region.end
+                }
+
     def add_region(self, start: VirtAddr, size: int, *, mapped: bool) -> Region:
         """Take over executable memory; its first bytes become a system call gadget."""
         region = Region(start, VirtAddr(start + size), mapped=mapped)

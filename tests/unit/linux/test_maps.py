@@ -79,7 +79,6 @@ file_names = st.text(
 ).filter(lambda name: not name.endswith(" (deleted)"))
 
 
-@pytest.mark.xfail(strict=True, reason="lines are also split at other line separators")
 @given(file_names)
 def test_any_file_name_comes_out_as_it_is(name: str) -> None:
     line = f"1000-2000 r-xp 00000000 08:01 7                          /tmp/{name}\n"
@@ -127,7 +126,6 @@ def test_our_own_mappings_are_read_in_order_and_hold_what_we_mapped(tmp_path: Pa
     assert any(m.path == "[stack]" for m in mappings)
 
 
-@pytest.mark.xfail(strict=True, reason="a carriage return in a name is read as the end of a line")
 def test_a_mapped_file_may_have_any_name(tmp_path: Path) -> None:
     file = tmp_path / "carriage\rreturn"
     file.write_bytes(b"x")

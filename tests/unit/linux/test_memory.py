@@ -244,7 +244,6 @@ class TestProgramMemory:
         with pytest.raises(MemoryFault):
             ProgramMemory(stopped).read(pages.no_access - 4, 8)
 
-    @pytest.mark.xfail(strict=True, reason="the kernel writes page by page up to the fault")
     def test_a_write_that_ends_in_a_fault_has_written_nothing(
         self, stopped: int, pages: Pages
     ) -> None:

@@ -146,7 +146,6 @@ def test_a_thread_whose_cpus_exclude_ours_stays_where_it_was(
     assert os.sched_getaffinity(child) == ALLOWED
 
 
-@pytest.mark.xfail(strict=True, reason="a move that fails forgets the affinity of an earlier one")
 def test_a_second_move_that_fails_does_not_forget_what_the_thread_had(
     monkeypatch: pytest.MonkeyPatch, child: int
 ) -> None:

@@ -136,7 +136,6 @@ def test_a_thread_name_of_any_bytes_confuses_nothing(name: bytes) -> None:
     assert cpu in range(os.cpu_count() or 1)
 
 
-@pytest.mark.xfail(strict=True, reason="line endings in a thread's name are translated or cut")
 @pytest.mark.parametrize("name", [b"a\rb", b"ends in\n", b"\r\n"])
 def test_a_thread_name_keeps_the_line_endings_in_it(name: bytes) -> None:
     assert _in_thread_named(name, command_name) == name.decode()
