@@ -18,6 +18,7 @@ from tests.support.build import build_target
 from tests.support.let_go import UNHARMED, assert_let_go
 from tests.support.probed import run_plain
 from tests.support.procfs import (
+    descendants,
     process_state,
     thread_ids,
     wait_until,
@@ -180,6 +181,12 @@ def test_threads_that_were_moved_to_our_cpu_have_their_own_affinity_afterwards()
         assert target.finish().report == UNHARMED
 
 
+def _what_there_is() -> tuple[list[str], int, set[int]]:
+    """Descriptors, threads and descendants."""
+    descriptors = sorted(os.listdir("/proc/self/fd"))
+    return descriptors, threading.active_count(), set(descendants(os.getpid()))
+
+
 def test_an_engine_leaves_no_descriptor_thread_or_child_behind() -> None:
     with start_target(build_target("server.c"), "2") as target:
         # GIVEN what there is after a first engine (imports, caches)
@@ -191,22 +198,15 @@ def test_an_engine_leaves_no_descriptor_thread_or_child_behind() -> None:
             wait_until("our threads have ended", _no_thread_of_ours_is_left)
 
         once()
-        before = (len(os.listdir("/proc/self/fd")), threading.active_count(), _children())
+        before = _what_there_is()
 
         # WHEN many come and go
         for _ in range(5):
             once()
-        after = (len(os.listdir("/proc/self/fd")), threading.active_count(), _children())
+        after = _what_there_is()
 
         # THEN there is no more of anything
         assert after == before
-
-
-def _children() -> set[str]:
-    found: set[str] = set()
-    for task in os.listdir("/proc/self/task"):
-        found.update(Path(f"/proc/self/task/{task}/children").read_text().split())
-    return found
 
 
 def test_a_launch_that_the_kernel_refuses_says_so_and_leaves_nothing(
@@ -221,11 +221,12 @@ def test_a_launch_that_the_kernel_refuses_says_so_and_leaves_nothing(
         return real(request, tid, address, data)
 
     monkeypatch.setattr(ptrace_calls, "call", refuse)
-    before = (len(os.listdir("/proc/self/fd")), _children())
+    before = _what_there_is()
 
     # WHEN a program is launched
     with pytest.raises(pu.NotPermitted):
         pu.launch(["true"])
+    wait_until("our threads have ended", _no_thread_of_ours_is_left)
 
     # THEN that is the reason given, and neither child nor pipe is left
-    assert (len(os.listdir("/proc/self/fd")), _children()) == before
+    assert _what_there_is() == before

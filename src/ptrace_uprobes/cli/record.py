@@ -35,10 +35,15 @@ def record(options: Options, signals: StopSignals) -> int:
             sink.on_failure = engine.interrupt
             sink.flush_regularly()
             with signals.calling(engine.interrupt, sink.hasten):
-                probes = plant(engine, options, handler_for)
+                try:
+                    plant(engine, options, handler_for)
+                except pu.EngineStopped:
+                    # A stop signal, or the program's own end, came before its probes.
+                    if signals.received is None and engine.result().exit_status is None:
+                        raise
                 result = engine.run(timeout=options.duration, max_hits=options.max_hits)
             sink.on_failure = None
-        sink.write(form.summary(summarize(result, probes, options.mechanism)))
+        sink.write(form.summary(summarize(result, engine.probes, options.mechanism)))
     status = _exit_status(options, signals, engine, result)
     sink.check()
     return status

@@ -18,9 +18,10 @@ from ptrace_uprobes.engine.detach import detach_all
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.engine.state import EngineState, Options, record_of
 from ptrace_uprobes.engine.tracing_thread import TracingThread
-from ptrace_uprobes.errors import EngineStopped, UprobesError, UsageError
+from ptrace_uprobes.errors import EngineStopped, NoSuchProcess, UprobesError, UsageError
 from ptrace_uprobes.linux.child import kill_quietly
 from ptrace_uprobes.linux.placement import Placement
+from ptrace_uprobes.linux.process_info import read_status
 from ptrace_uprobes.probe import Handler, Probe
 from ptrace_uprobes.ssol.plan import Mechanism
 from ptrace_uprobes.symbols.resolve import explain_missing, resolve
@@ -68,6 +69,13 @@ def _stop_at_exit(reference: weakref.ReferenceType[Engine]) -> None:
     engine = reference()
     if engine is not None:
         engine._stop("stopped")
+
+
+def _is_our_child(pid: int) -> bool:
+    try:
+        return read_status(pid).ppid == os.getpid()
+    except NoSuchProcess:
+        return False
 
 
 def _options(follow_forks: bool, mechanism: str, colocate: str) -> Options:
@@ -152,6 +160,9 @@ class Engine:
                     detach_all(self._tracer)
                 raise
             self._colocate()
+            if any(_is_our_child(pid) for pid in self._state.processes):
+                # The embedding program may well wait for its child, and take our stops then.
+                self._thread.watch_for_thieves()
 
         self._begin(begin)
 
@@ -285,6 +296,8 @@ class Engine:
         return self._state.live and not self._thread.ended
 
     def _go(self) -> None:
+        if self._tracer.done:
+            raise EngineStopped
         if not self._state.live:
             self._tracer.planter.go_live()
         if self._state.frozen:

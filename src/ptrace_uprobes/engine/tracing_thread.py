@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from ptrace_uprobes.engine.loop import Tracer
 from ptrace_uprobes.engine.state import EngineState
+from ptrace_uprobes.engine.stolen import recover_stolen
 from ptrace_uprobes.errors import EngineStopped
 from ptrace_uprobes.linux.child import kill_quietly, spawn_doorbell
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
@@ -25,6 +26,7 @@ __all__ = ["TracingThread"]
 
 Result = TypeVar("Result")
 
+_LOOK_AGAIN: Final = 0.5
 _RING: Final = signal.SIGUSR1
 _WALL: Final = 0x40000000
 
@@ -69,6 +71,10 @@ class TracingThread:
     def post(self, call: Callable[[], None]) -> None:
         """Have `call` run on the tracing thread soon. Safe in a Python signal handler."""
         self._calls.append(call)
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake the tracing thread. Safe in a Python signal handler."""
         if self._state.doorbell and not self._ended.is_set():
             kill_quietly(self._state.doorbell, _RING)
 
@@ -89,11 +95,21 @@ class TracingThread:
             # The timeout is for an engine that ends between the check and the queueing.
             if self._ended.is_set() and not answer.done():
                 raise EngineStopped
+            self.ring()
         return answer.result()
 
     def wait(self, timeout: float | None) -> bool:
         """Until nothing is traced any more; False if `timeout` seconds pass first."""
         return self._ended.wait(timeout)
+
+    def watch_for_thieves(self) -> None:
+        """Look regularly for stops that other threads of this process have waited for."""
+
+        def watch() -> None:
+            while not self._ended.wait(_LOOK_AGAIN):
+                self.ring()
+
+        threading.Thread(target=watch, name="ptrace-uprobes-watch", daemon=True).start()
 
     @property
     def ended(self) -> bool:
@@ -108,7 +124,9 @@ class TracingThread:
     def _run_calls(self) -> None:
         if not self._state.doorbell:
             self._hang_doorbell()  # someone killed it
-        while self._calls:
+        recover_stolen(self._state)
+        # During a detach nothing else may begin: what is posted then is answered after it.
+        while not self._state.detaching and self._calls:
             self._calls.popleft()()
 
     def _main(self) -> None:
