@@ -149,7 +149,10 @@ class TrapTable:
             shown[trap - address] = self._trap[0]
         self._memory.write(address, bytes(shown))
         for trap in traps:
-            self._armed[trap] = data[trap - address]
+            self._armed[trap] = self._originals[trap] = data[trap - address]
+        for former in [a for a in self._originals if address <= a < address + len(data)]:
+            if former not in self._armed:
+                del self._originals[former]
 
     def _mask(self, address: int, data: bytes) -> bytes:
         hidden = self._within(address, len(data))

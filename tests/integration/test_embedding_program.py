@@ -230,3 +230,37 @@ def test_a_launch_that_the_kernel_refuses_says_so_and_leaves_nothing(
 
     # THEN that is the reason given, and neither child nor pipe is left
     assert _what_there_is() == before
+
+
+def test_a_stop_that_the_embedding_program_waits_for_is_not_lost() -> None:
+    # GIVEN a probed process that is a child of ours, as with subprocess
+    program = build_target("hot_loop.c")
+    ready, told = os.pipe()
+    go, start = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(start)
+        os.write(told, b"r")
+        os.read(go, 1)
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.execv(program, [str(program), "2000"])
+    os.close(go)
+    os.read(ready, 1)
+    engine = pu.attach(child)
+    probe = engine.probe(f"{program}:hot")
+    engine.start()
+    os.write(start, b"g")
+
+    # WHEN this program looks after its child, and takes stops that are the engine's
+    taken = 0
+    while taken < 3:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        taken += pid == child and os.WIFSTOPPED(status)
+
+    # THEN it goes on to its end, and each hit is counted
+    result = engine.run(timeout=60)
+    assert result.ended == "exited"
+    assert probe.hits == 2000
+    for descriptor in (ready, told, start):
+        os.close(descriptor)

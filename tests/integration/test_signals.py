@@ -40,6 +40,10 @@ def test_a_program_that_leans_on_signals_sees_what_it_would_see_without_us(mecha
     assert probed.hits == {spec: report[spec] for spec in _PROBED}
 
 
+@pytest.mark.xfail(
+    reason="docs/limits.md: a trap's SIGTRAP is forced, and what blocks or ignores it is reset",
+    strict=True,
+)
 @pytest.mark.parametrize("mechanism", ["auto", "step"])
 def test_a_hit_while_sigtrap_is_blocked_or_ignored_leaves_its_mask_and_its_handler(
     mechanism: str,
