@@ -10,6 +10,7 @@ from typing import Final
 
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.lost_stops import lost_status
 from ptrace_uprobes.linux.placement import Placement
 from ptrace_uprobes.linux.wait_status import decode_status
 from ptrace_uprobes.probe import Probe
@@ -120,6 +121,12 @@ class EngineState:
             if other == tid:
                 return status
             self.events.append((other, status))
+            if self.is_doorbell(other, status):
+                # Silenced for the next ring to be heard, and kept for who posted something.
+                lost = lost_status(tid)
+                if lost is not None:
+                    return lost
+                continue
             self._check_renamed(tid, other, status)
 
     @staticmethod
@@ -131,6 +138,15 @@ class EngineState:
     def put_back(self, tid: int, status: int) -> None:
         """A status that was taken too early, to be acted on later."""
         self.events.append((tid, status))
+
+    def recover_lost_stops(self) -> None:
+        """Queue the status of every thread that stands in a stop which nobody will report."""
+        queued = {tid for tid, _ in self.events}
+        for thread in list(self.threads.values()):
+            if thread.state is RunState.RUNNING and thread.tid not in queued:
+                status = lost_status(thread.tid)
+                if status is not None:
+                    self.put_back(thread.tid, status)
 
     def drain(self) -> None:
         """Take every status that is ready, so that no thread waits behind a busier one.

@@ -17,7 +17,6 @@ from typing import Final, TypeVar
 
 from ptrace_uprobes.engine.loop import Tracer
 from ptrace_uprobes.engine.state import EngineState
-from ptrace_uprobes.engine.stolen import recover_stolen
 from ptrace_uprobes.errors import EngineStopped
 from ptrace_uprobes.linux.child import kill_quietly, spawn_doorbell
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
@@ -124,7 +123,7 @@ class TracingThread:
     def _run_calls(self) -> None:
         if not self._state.doorbell:
             self._hang_doorbell()  # someone killed it
-        recover_stolen(self._state)
+        self._state.recover_lost_stops()
         # During a detach nothing else may begin: what is posted then is answered after it.
         while not self._state.detaching and self._calls:
             self._calls.popleft()()

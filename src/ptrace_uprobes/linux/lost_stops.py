@@ -13,13 +13,11 @@ import signal
 import struct
 from typing import Final
 
-from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.errors import NoSuchProcess
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.process_info import read_status
-from ptrace_uprobes.tracee import RunState
 
-__all__ = ["recover_stolen"]
+__all__ = ["lost_status"]
 
 _WALL: Final = 0x40000000
 _LOOK: Final = os.WEXITED | os.WSTOPPED | os.WNOHANG | os.WNOWAIT | _WALL
@@ -28,17 +26,8 @@ _IN_GROUP_STOP: Final = ptrace_calls.EVENT_STOP << 16 | signal.SIGSTOP << 8 | _S
 _ENDED: Final = 0
 
 
-def recover_stolen(state: EngineState) -> None:
-    """Queue the status of every thread that stands in a stop which nobody will report."""
-    queued = {tid for tid, _ in state.events}
-    for thread in list(state.threads.values()):
-        if thread.state is RunState.RUNNING and thread.tid not in queued:
-            status = _lost_status(thread.tid)
-            if status is not None:
-                state.put_back(thread.tid, status)
-
-
-def _lost_status(tid: int) -> int | None:
+def lost_status(tid: int) -> int | None:
+    """The raw wait status of the stop that a tracee stands in, if nobody will report it."""
     try:
         state = read_status(tid).state
     except NoSuchProcess:
