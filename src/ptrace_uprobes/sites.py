@@ -54,7 +54,7 @@ class TrapTable:
         other = TrapTable(memory, architecture)
         other._originals = dict(self._originals)
         other._sorted = None
-        if self._changed_at < forked_at - _CLOCK_GRAIN:
+        if self._changed_at < forked_at - _CLOCK_GRAIN or not memory.by_file:
             other._armed = dict(self._armed)
         else:
             # Traps came or went at about that time: only the child's memory can tell.
@@ -125,6 +125,13 @@ class TrapTable:
             for address in run:
                 self._armed.pop(address, None)
         self._note_change()
+
+    def abandon(self) -> None:
+        """The process has exec'ed. Its memory is gone, and the traps with it, unless what we
+        took for the old program's was the new one's already: then they are taken out."""
+        first = next(iter(self._armed), None)
+        if first is not None and self._memory.by_file and self._memory.read_some(first, 1):
+            self.disarm(self.addresses(), joined=False)
 
     def forget(self, addresses: Iterable[VirtAddr]) -> None:
         """These were unmapped: they hold no trap any more."""

@@ -40,14 +40,18 @@ class AddressSpace:
         self.serial = next(_serial)
         self.architecture = architecture
         self.memory = ProcessMemory(leader)
-        self.processes: set[Process] = set()
+        self.processes: dict[Process, None] = {}
+        """In the order in which they came: the first is the one whose memory it is."""
         self.placed: dict[int, Any] = {}
         """Filled by the engine; keyed by the address just past the trap, as RIP stands there."""
         self.extra: Any = None
         """The engine's own record of this address space."""
 
     def any_thread(self) -> Thread | None:
-        """A live thread, the leader of the first process if there is one."""
+        """A live thread, of the process whose memory it is if there is one.
+
+        A vfork child that shares it may have exec'ed already, without our knowing yet.
+        """
         for process in self.processes:
             for thread in process.threads.values():
                 if thread.state is not RunState.GONE:
@@ -73,15 +77,15 @@ class Process:
         self.threads: dict[int, Thread] = {}
         self.space = space
         self.exec_count = 0
-        space.processes.add(self)
+        space.processes[self] = None
 
     def move_to(self, space: AddressSpace) -> None:
         """The process has exec'ed: it leaves the memory it had, shared or not."""
-        self.space.processes.discard(self)
+        self.space.processes.pop(self, None)
         if not self.space.processes:
             self.space.memory.close()
         self.space = space
-        space.processes.add(self)
+        space.processes[self] = None
         for thread in self.threads.values():
             thread.placed = space.placed
 

@@ -22,9 +22,11 @@ from ptrace_uprobes.errors import EngineStopped, NoSuchProcess, UprobesError, Us
 from ptrace_uprobes.linux.child import kill_quietly
 from ptrace_uprobes.linux.placement import Placement
 from ptrace_uprobes.linux.process_info import read_status
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 from ptrace_uprobes.probe import Handler, Probe
 from ptrace_uprobes.ssol.plan import Mechanism
 from ptrace_uprobes.symbols.resolve import explain_missing, resolve
+from ptrace_uprobes.tracee import AddressSpace
 
 __all__ = ["Engine", "Result", "SitePlan", "attach", "launch"]
 
@@ -63,6 +65,9 @@ class SitePlan:
 def _warn_on_stderr(text: str) -> None:
     sys.stderr.write(f"ptrace-uprobes: warning: {text}\n")
     sys.stderr.flush()
+
+
+_PATIENCE = 20
 
 
 def _stop_at_exit(reference: weakref.ReferenceType[Engine]) -> None:
@@ -209,10 +214,7 @@ class Engine:
         state.probes.append(probe)
         try:
             for space in state.spaces():
-                if not state.frozen and record_of(space).rendezvous is None:
-                    # Nothing else tells us of what was loaded since the last look.
-                    self._tracer.planter.look_again(space)
-                self._tracer.planter.plant(space, [probe], strict=True)
+                self._look_and_plant(space, probe)
             if probe.pending:
                 self._check_pending(probe)
         except BaseException:
@@ -223,6 +225,23 @@ class Engine:
         self._probes.append(probe)
         for space in state.spaces():
             self._tracer.libraries.follow(record_of(space))
+
+    def _look_and_plant(self, space: AddressSpace, probe: Probe) -> None:
+        for _ in range(_PATIENCE):
+            try:
+                if not self._state.frozen and record_of(space).rendezvous is None:
+                    # Nothing else tells us of what was loaded since the last look.
+                    self._tracer.planter.look_again(space)
+                self._tracer.planter.plant(space, [probe], strict=True)
+            except TraceeGone as error:
+                # It ends, or execs: then it is planted anew when that is reported.
+                gone = error
+                self._tracer.serve_pending()
+                if not space.processes:
+                    return
+            else:
+                return
+        raise gone
 
     def _check_pending(self, probe: Probe) -> None:
         """A name that is nowhere now: wait for it, or say that it is unknown."""

@@ -198,6 +198,9 @@ class Births:
             self.refusal = error
             self._leave_exec(thread, process)
             return
+        old: SpaceRecord | None = process.space.extra
+        if old is not None and self._is_copy(process):
+            old.traps.abandon()
         process.move_to(AddressSpace(process.pid, architecture))
         if not process.followed:
             # A vfork child that was traced only for its parent's memory is free now.

@@ -214,6 +214,12 @@ class Tracer:
         else:
             thread.listen()
 
+    def serve_pending(self) -> None:
+        """Act on what has been reported so far, without waiting."""
+        self.state.drain()
+        while self.state.events:
+            self.dispatch(*self.state.events.popleft())
+
     # -- threads held still
 
     def usable(self, thread: Thread) -> bool:
@@ -262,8 +268,7 @@ class Tracer:
                 status = state.wait_for(thread.tid)
             except TraceeGone:
                 thread.state = RunState.GONE
-                while state.events:
-                    self.dispatch(*state.events.popleft())
+                self.serve_pending()
                 continue
             decoded = decode_status(status)
             if decoded.kind is StopKind.GROUP_STOP:

@@ -126,6 +126,8 @@ class Planter:
                     continue
                 fresh[address] = placed
         self._make_slots(record, list(fresh.values()))
+        if not space.processes:
+            return  # it has exec'ed meanwhile, and this is nobody's memory any more
         touched: dict[int, PlacedSite] = {}
         for probe, place, address in wanted:
             placed = self._existing(record, address) or fresh.get(address)

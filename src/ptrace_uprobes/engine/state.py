@@ -23,6 +23,7 @@ __all__ = ["WAIT_FLAGS", "EngineState", "Options", "record_of"]
 
 _WALL: Final = 0x40000000
 _WNOTHREAD: Final = 0x20000000
+_EXIT_STOP: Final = ptrace_calls.EVENT_EXIT << 8 | 5  # SIGTRAP
 _EXEC_STOP: Final = ptrace_calls.EVENT_EXEC << 8 | 5  # SIGTRAP
 WAIT_FLAGS: Final = _WALL | _WNOTHREAD
 """Every kind of child, but only this thread's: the embedding program's are not ours to reap."""
@@ -116,10 +117,15 @@ class EngineState:
                 del self.events[index]
                 return status
             self._check_renamed(tid, other, status)
+        for event in list(self.events):
+            if self._let_exit(*event):
+                self.events.remove(event)
         while True:
             other, status = os.waitpid(-1, WAIT_FLAGS)
             if other == tid:
                 return status
+            if self._let_exit(other, status):
+                continue
             self.events.append((other, status))
             if self.is_doorbell(other, status):
                 # Silenced for the next ring to be heard, and kept for who posted something.
@@ -128,6 +134,22 @@ class EngineState:
                     return lost
                 continue
             self._check_renamed(tid, other, status)
+
+    def _let_exit(self, tid: int, status: int) -> bool:
+        """Have a thread that stops on its way out go on; False if it is no such stop.
+
+        An exec in the thread that is waited for waits itself for its sisters to be gone.
+        """
+        if status >> 8 != _EXIT_STOP:
+            return False
+        thread = self.threads.get(tid)
+        if thread is not None:
+            thread.state = RunState.GONE
+        try:
+            ptrace_calls.call(ptrace_calls.CONT, tid)
+        except ptrace_calls.TraceeGone:
+            pass
+        return True
 
     @staticmethod
     def _check_renamed(tid: int, other: int, status: int) -> None:
@@ -219,7 +241,7 @@ class EngineState:
         process = thread.process
         if not process.threads and self.processes.get(process.pid) is process:
             del self.processes[process.pid]
-            process.space.processes.discard(process)
+            process.space.processes.pop(process, None)
             if not process.space.processes:
                 process.space.memory.close()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import struct
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 
 __all__ = ["ProcessMemory", "ProgramMemory"]
 
+_RESERVED = 16
+"""Descriptors that address spaces leave free."""
 _WORD = 8
 _PAGE = 4096
 
@@ -39,6 +42,10 @@ class ProcessMemory:
         self._fd = -1
         try:
             self._fd = os.open(f"/proc/{tid}/mem", os.O_RDWR | os.O_CLOEXEC)
+            if self._fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED:
+                # The last ones are for reading /proc, which nothing replaces.
+                self.close()
+                self._closing = False
         except OSError:
             # Forbidden by an LSM, no /proc, no descriptor left, or the process is gone: PEEK and
             # POKE still work, or tell.

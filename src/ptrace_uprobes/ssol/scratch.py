@@ -96,6 +96,8 @@ class SlotArea:
 
     def keep_mapped(self) -> None:
         """Forget regions that are not there: a fork may have come before they were mapped."""
+        if not self._memory.by_file:
+            return  # it can be looked at only while it is stopped
         for region in list(self.regions):
             if region.mapped and not self._memory.read_some(region.start, 1):
                 self.regions.remove(region)
