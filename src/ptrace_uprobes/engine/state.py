@@ -127,7 +127,7 @@ class EngineState:
             if self._let_exit(other, status):
                 continue
             self.events.append((other, status))
-            if self.is_doorbell(other, status):
+            if os.WIFSTOPPED(status) and self.is_doorbell(other, status):
                 # Silenced for the next ring to be heard, and kept for who posted something.
                 lost = lost_status(tid)
                 if lost is not None:
