@@ -7,9 +7,8 @@ vfork children until they exec.
 from __future__ import annotations
 
 import itertools
-import signal
 from enum import Enum
-from typing import Any, Final
+from typing import Any
 
 from ptrace_uprobes.arch.base import Architecture
 from ptrace_uprobes.linux import ptrace_calls
@@ -196,7 +195,3 @@ class Thread:
         """It has ended: no table of ours holds it any more."""
         self.state = RunState.GONE
         self.process.threads.pop(self.tid, None)
-
-
-NO_SIGNAL: Final = 0
-SIGTRAP: Final = int(signal.SIGTRAP)

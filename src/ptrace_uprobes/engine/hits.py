@@ -334,8 +334,7 @@ class HitRunner:
     def cancel_step(self, thread: Thread) -> None:
         """The thread stopped before, or instead of, its step's end: a later arrival steps anew.
 
-        A held signal becomes the one to resume with, unless there is another: that one is
-        sent again, without what came with it.
+        A held signal is sent again, for the thread to get when it runs on.
         """
         step: StepInProgress | None = thread.stepping
         if step is None:

@@ -30,7 +30,6 @@ from ptrace_uprobes.linux.ptrace_calls import TraceeGone, fast_ptrace
 from ptrace_uprobes.linux.wait_status import (
     TRAP_STOP,
     StopKind,
-    WaitStatus,
     decode_status,
 )
 from ptrace_uprobes.tracee import AddressSpace, RunState, Thread
@@ -39,7 +38,6 @@ __all__ = ["Tracer"]
 
 _FAIR_BURST: Final = 16
 """Stops served before all that are ready are taken together, the doorbell's among them."""
-_EXITING: Final = WaitStatus(StopKind.EVENT, ptrace_calls.EVENT_EXIT)
 _SYSCALL_ENTRY: Final = -1
 """`Thread.stop_event` at a syscall-entry-stop."""
 
@@ -126,13 +124,8 @@ class Tracer:
 
     def _dispatch_unknown(self, tid: int, status: int) -> None:
         if os.WIFSTOPPED(status):
-            if decode_status(status) == _EXITING:
-                # A child that was killed before or while it was let go.
-                try:
-                    ptrace_calls.call(ptrace_calls.CONT, tid)
-                except TraceeGone:
-                    pass
-            else:
+            # On its way out: a child that was killed before or while it was let go.
+            if not self.state.let_exit(tid, status):
                 self.state.early[tid] = status
         else:
             self.state.early.pop(tid, None)

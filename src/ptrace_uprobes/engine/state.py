@@ -118,13 +118,13 @@ class EngineState:
                 return status
             self._check_renamed(tid, other, status)
         for event in list(self.events):
-            if self._let_exit(*event):
+            if self.let_exit(*event):
                 self.events.remove(event)
         while True:
             other, status = os.waitpid(-1, WAIT_FLAGS)
             if other == tid:
                 return status
-            if self._let_exit(other, status):
+            if self.let_exit(other, status):
                 continue
             self.events.append((other, status))
             if os.WIFSTOPPED(status) and self.is_doorbell(other, status):
@@ -135,7 +135,7 @@ class EngineState:
                 continue
             self._check_renamed(tid, other, status)
 
-    def _let_exit(self, tid: int, status: int) -> bool:
+    def let_exit(self, tid: int, status: int) -> bool:
         """Have a thread that stops on its way out go on; False if it is no such stop.
 
         An exec in the thread that is waited for waits itself for its sisters to be gone.

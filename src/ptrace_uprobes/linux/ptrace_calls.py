@@ -78,8 +78,6 @@ EVENT_VFORK_DONE: Final[int] = _binding.PTRACE_EVENT_VFORK_DONE
 EVENT_EXIT: Final[int] = _binding.PTRACE_EVENT_EXIT
 EVENT_STOP: Final = 128
 
-SUSPEND_SECCOMP: Final = 1 << 21
-
 SIGINFO_SIZE: Final = 128
 SIGSET_SIZE: Final = 8
 
