@@ -7,7 +7,7 @@ import sys
 
 from bench.machine import describe
 
-MEASUREMENTS = ("plan_shares", "cost_per_hit", "planting", "memory")
+MEASUREMENTS = ("plan_shares", "cost_per_hit", "planting", "lookup", "memory", "stacks")
 
 
 def main(arguments: list[str]) -> int:

@@ -44,6 +44,9 @@ class Contest:
 CONTESTS = (
     Contest("count only, auto", "count", "auto", "skip", "at most 1.40"),
     Contest("empty Python handler, auto", "handler", "auto", "skip", "at most 1.60, ambition 1.25"),
+    Contest("filter that rejects", "filter", "auto", "skip", "at most 1.80"),
+    Contest("four fetchargs, as text to a file", "fetchargs", "auto", "skip", "at most 3.00"),
+    Contest("return probe, two stops", "return", "auto", "skip", "none"),
     Contest("empty Python handler, emulate", "handler", "emulate", "skip", "at most 1.60"),
     Contest("empty Python handler, step", "handler", "step", "step", "none"),
 )

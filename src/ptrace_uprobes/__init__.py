@@ -6,6 +6,7 @@ from ptrace_uprobes.engine import Engine, Result, SitePlan, attach, launch
 from ptrace_uprobes.errors import (
     AlreadyTraced,
     BadAddress,
+    BadFilter,
     BadSpec,
     CommandNotExecutable,
     CommandNotFound,
@@ -23,17 +24,22 @@ from ptrace_uprobes.errors import (
     UprobesError,
     UsageError,
 )
+from ptrace_uprobes.fetching.value import FAULT, Value
 from ptrace_uprobes.probe import Hit, Probe, SiteCount
+from ptrace_uprobes.unwind import Frame, Stack
 
 __all__ = [
+    "FAULT",
     "AlreadyTraced",
     "BadAddress",
+    "BadFilter",
     "BadSpec",
     "CommandNotExecutable",
     "CommandNotFound",
     "Engine",
     "EngineBug",
     "EngineStopped",
+    "Frame",
     "Hit",
     "HitIsOver",
     "InstructionRefused",
@@ -45,11 +51,13 @@ __all__ = [
     "Result",
     "SiteCount",
     "SitePlan",
+    "Stack",
     "SymbolNotFound",
     "UnreadableElf",
     "UnsupportedTracee",
     "UprobesError",
     "UsageError",
+    "Value",
     "__version__",
     "attach",
     "launch",

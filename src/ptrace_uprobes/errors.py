@@ -7,9 +7,12 @@ which is not in the tree: it is to be reported, not handled.
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "AlreadyTraced",
     "BadAddress",
+    "BadFilter",
     "BadSpec",
     "CommandNotExecutable",
     "CommandNotFound",
@@ -52,6 +55,7 @@ class NoSuchProcess(UprobesError, ProcessLookupError):
     def __init__(self, pid: int, detail: str = "") -> None:
         self.pid = pid
         super().__init__(f"no process has the pid {pid}{detail}")
+        self.errno = errno.ESRCH
 
 
 class NotPermitted(UprobesError, PermissionError):
@@ -60,6 +64,7 @@ class NotPermitted(UprobesError, PermissionError):
     def __init__(self, pid: int, why: str) -> None:
         self.pid = pid
         super().__init__(f"may not trace process {pid}: {why}")
+        self.errno = errno.EPERM
 
 
 class AlreadyTraced(NotPermitted):
@@ -81,13 +86,28 @@ class UnsupportedTracee(UprobesError):
         super().__init__(f"cannot probe process {pid}: {why}")
 
 
+def _shortened(text: str) -> str:
+    """Quoted, and cut where it would be no line that a person reads."""
+    return repr(text) if len(text) <= 200 else f"{text[:197]!r}..."
+
+
 class BadSpec(UsageError, ValueError):
     """A probe's SPEC that does not parse; `position` is where, counted from 0."""
 
     def __init__(self, spec: str, position: int, why: str) -> None:
         self.spec = spec
         self.position = position
-        super().__init__(f"bad probe {spec!r} at character {position + 1}: {why}")
+        self.why = why
+        super().__init__(f"bad probe {_shortened(spec)} at character {position + 1}: {why}")
+
+
+class BadFilter(UsageError, ValueError):
+    """A filter that does not parse, or does not fit the fields; `position` counts from 0."""
+
+    def __init__(self, text: str, position: int, why: str) -> None:
+        self.text = text
+        self.position = position
+        super().__init__(f"bad filter {_shortened(text)} at character {position + 1}: {why}")
 
 
 class SymbolNotFound(UprobesError, LookupError):

@@ -14,7 +14,10 @@ from ptrace_uprobes.linux.ptrace_calls import UserRegs
 from ptrace_uprobes.tracee import Thread
 
 if TYPE_CHECKING:
-    from ptrace_uprobes.definition.spec import Spec
+    from ptrace_uprobes.definition.condition import Condition
+    from ptrace_uprobes.definition.definition import Definition
+    from ptrace_uprobes.fetching.fetcher import Fetcher, Value
+    from ptrace_uprobes.unwind import Stack
 
 __all__ = ["Handler", "Hit", "Probe", "ProbeHost", "Registers", "SiteCount"]
 
@@ -79,19 +82,45 @@ class Probe:
         "_enabled",
         "_host",
         "blocking",
+        "condition",
         "definition",
+        "fetches",
+        "filter_text",
+        "filtered",
         "handler",
         "handler_errors",
+        "hidden",
+        "is_return",
         "missed_causes",
         "pending",
         "places",
         "removed",
+        "unreturned_causes",
     )
 
     def __init__(
-        self, definition: Spec, handler: Handler | None, host: ProbeHost, *, blocking: bool
+        self,
+        definition: Definition,
+        handler: Handler | None,
+        host: ProbeHost,
+        *,
+        blocking: bool,
+        condition: Condition | None = None,
+        filter_text: str = "",
+        hidden: bool = False,
     ) -> None:
         self.definition = definition
+        self.condition = condition
+        """The filter: only hits that it is true of are counted and served."""
+        self.filter_text = filter_text
+        self.filtered = 0
+        """Hits that the filter rejected."""
+        self.fetches = bool(definition.fetchargs) or condition is not None
+        """Each hit looks at more than the address."""
+        self.is_return = definition.is_return
+        self.hidden = hidden
+        """The engine's own: nobody is told of its hits."""
+        self.unreturned_causes: dict[str, int] = {}
         self.handler = handler
         self.blocking = blocking
         self.pending = True
@@ -130,6 +159,11 @@ class Probe:
         return sum(self.missed_causes.values())
 
     @property
+    def unreturned(self) -> int:
+        """Of a return probe: calls that were left otherwise; `unreturned_causes` says how."""
+        return sum(self.unreturned_causes.values())
+
+    @property
     def enabled(self) -> bool:
         return self._enabled
 
@@ -149,6 +183,10 @@ class Probe:
         """For the engine: one execution was not delivered."""
         self.missed_causes[cause] = self.missed_causes.get(cause, 0) + 1
 
+    def lose_return(self, cause: str) -> None:
+        """For the engine: one call will not return."""
+        self.unreturned_causes[cause] = self.unreturned_causes.get(cause, 0) + 1
+
 
 class Hit:
     """One execution that reached a site. Valid while its handler runs.
@@ -157,7 +195,18 @@ class Hit:
     """
 
     # Made at every hit that has a handler: attributes that cost anything are properties.
-    __slots__ = ("_count", "_over", "_registers", "_thread", "address", "time_ns")
+    __slots__ = (
+        "_count",
+        "_over",
+        "_registers",
+        "_thread",
+        "address",
+        "fetcher",
+        "function",
+        "is_return",
+        "time_ns",
+        "values",
+    )
 
     def __init__(self, count: SiteCount, thread: Thread, address: VirtAddr) -> None:
         self._count = count
@@ -165,6 +214,14 @@ class Hit:
         self._registers: Registers | None = None
         self._over = False
         self.address = address
+        self.function: int = address
+        """Where the probed place is; for a return, the function that returned."""
+        self.is_return = False
+        """A function has returned, to `address`."""
+        self.fetcher: Fetcher | None = None
+        """Knows the names and the types of `values`."""
+        self.values: tuple[Value, ...] = ()
+        """The fetchargs' values, in the order in which they are defined."""
         self.time_ns = _monotonic_ns()
 
     @property
@@ -206,6 +263,24 @@ class Hit:
             registers.dirty = False
             self._registers = registers
         return registers
+
+    @property
+    def args(self) -> dict[str, Value]:
+        """The fetchargs' values by name."""
+        return {} if self.fetcher is None else self.fetcher.as_dict(self.values)
+
+    @property
+    def return_value(self) -> int:
+        """What the function returned, as the ABI's integer; raises ValueError at an entry."""
+        if not self.is_return:
+            raise ValueError("only a return probe's hit has a return value")
+        return int(self.registers.rax)
+
+    def stack(self, limit: int = 128) -> Stack:
+        """The thread's user stack, innermost frame first, at most `limit` frames."""
+        self._check("stack")
+        stack: Stack = self._thread.process.space.extra.stack(self.registers, limit)
+        return stack
 
     def argument(self, number: int) -> int:
         """Integer argument `number`, counted from 0, at a function's first instruction."""

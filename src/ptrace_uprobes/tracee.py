@@ -93,6 +93,7 @@ class Thread:
     """A traced thread. Every method is for the tracer's thread, with this one stopped."""
 
     __slots__ = (
+        "active_calls",
         "after_exec",
         "at_hit",
         "busy",
@@ -150,6 +151,8 @@ class Thread:
         """Held by us in a group-stop."""
         self.stop_event = 0
         """The PTRACE_EVENT of the present stop, 0 for a stop on the way to user mode."""
+        self.active_calls: dict[Any, list[Any]] = {}
+        """Functions with return probes that it is inside of, by the SP after their return."""
         process.threads[tid] = self
 
     def interrupt(self) -> bool:

@@ -131,7 +131,10 @@ def test_a_command_that_cannot_be_executed_is_126(tmp_path: Path, make: str) -> 
         (("-e", "f", "--mechanism", "magic", "--", "true"), "'magic'"),
         (("-e", "f", "--frobnicate", "--", "true"), "--frobnicate"),
         (("-e", "", "--", "true"), "bad probe"),
-        (("-e", "libc:malloc%return", "--", "true"), "bad probe"),
+        (("-e", "libc:malloc%returns", "--", "true"), "bad probe"),
+        (("-e", "libc:malloc", "--filter", "size >", "--", "true"), "bad filter"),
+        (("-e", "libc:malloc", "--filter", "size > 3", "--", "true"), "'size'"),
+        (("-e", "@/no/such/file", "--", "true"), "/no/such/file"),
     ],
 )
 def test_wrong_usage_is_2_and_one_line(arguments: tuple[str, ...], words: str) -> None:

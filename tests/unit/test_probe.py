@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ptrace_uprobes.addresses import VirtAddr
-from ptrace_uprobes.definition.spec import parse_spec
+from ptrace_uprobes.definition.definition import parse_definition
 from ptrace_uprobes.errors import HitIsOver, MemoryFault
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import USER_OFFSETS, UserRegs
@@ -38,7 +38,7 @@ class Host:
 
 
 def _probe(text: str = "libc:malloc", host: Host | None = None) -> Probe:
-    return Probe(parse_spec(text), None, host or Host(), blocking=False)
+    return Probe(parse_definition(text), None, host or Host(), blocking=False)
 
 
 def _hit(memory: FakeMemory | None = None) -> Hit:

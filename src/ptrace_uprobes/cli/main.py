@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from ptrace_uprobes.cli.arguments import parse
 from ptrace_uprobes.cli.diagnostics import error_line, reserve_standard_descriptors
+from ptrace_uprobes.cli.emit import emit
 from ptrace_uprobes.cli.explain import explain
-from ptrace_uprobes.cli.options import parse
+from ptrace_uprobes.cli.merge import merge_files
+from ptrace_uprobes.cli.options import Options
 from ptrace_uprobes.cli.record import record
 from ptrace_uprobes.cli.stop_signals import StopRequested, StopSignals
 from ptrace_uprobes.errors import UprobesError
@@ -40,8 +43,10 @@ def _run(arguments: Sequence[str]) -> int:
         options = parse(arguments)
         if options is None:
             return 0
+        if options.hits_file is not None:
+            return merge_files(options)
         with StopSignals(launching=bool(options.command)) as signals:
-            return explain(options, signals) if options.explain else record(options, signals)
+            return _command_of(options)(options, signals)
     except UprobesError as error:
         error_line(str(error))
         return error.exit_status
@@ -54,3 +59,9 @@ def _run(arguments: Sequence[str]) -> int:
         # descriptors left, no memory.
         error_line(str(error))
         return _FAILED
+
+
+def _command_of(options: Options) -> Callable[[Options, StopSignals], int]:
+    if options.explain:
+        return explain
+    return emit if options.emit else record

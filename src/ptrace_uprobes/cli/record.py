@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import ptrace_uprobes as pu
+from ptrace_uprobes.cli.diagnostics import warning_lines
 from ptrace_uprobes.cli.handler_file import load_handler
+from ptrace_uprobes.cli.merge import check_mergeable, merge_into
 from ptrace_uprobes.cli.options import Options
+from ptrace_uprobes.cli.probe_list import WantedProbe, wanted_probes
 from ptrace_uprobes.cli.session import FORMATS, plant, start_engine
 from ptrace_uprobes.cli.stop_signals import StopSignals
+from ptrace_uprobes.definition.definition import Definition
 from ptrace_uprobes.output.format import Format
 from ptrace_uprobes.output.sink import Sink
 from ptrace_uprobes.output.summary import summarize
+from ptrace_uprobes.output.text import TextFormat
+from ptrace_uprobes.output.trace_marker import TraceMarker
 
 __all__ = ["record"]
 
@@ -24,29 +31,59 @@ Handler = Callable[[pu.Hit], Any]
 def record(options: Options, signals: StopSignals) -> int:
     """Probe until the program, the user or a limit ends it; the result is the exit status."""
     user_handler = None if options.handler is None else load_handler(options.handler)
-    form = FORMATS[options.format]()
+    wanted = wanted_probes(options)
     # Opened first: a COMMAND must not have begun when the output turns out not to be writable.
-    with _sink(options) as sink:
-
-        def handler_for(spec: str) -> Handler | None:
-            return user_handler if options.count else _printing(form, spec, sink, user_handler)
-
-        with signals.deferred(), start_engine(options) as engine:
-            sink.on_failure = engine.interrupt
-            sink.flush_regularly()
-            with signals.calling(engine.interrupt, sink.hasten):
-                try:
-                    plant(engine, options, handler_for)
-                except pu.EngineStopped:
-                    # A stop signal, or the program's own end, came before its probes.
-                    if signals.received is None and engine.result().exit_status is None:
-                        raise
-                result = engine.run(timeout=options.duration, max_hits=options.max_hits)
-            sink.on_failure = None
-        sink.write(form.summary(summarize(result, engine.probes, options.mechanism)))
+    if options.merge is not None and options.output is not None:
+        check_mergeable(options.output)
+    with ExitStack() as outputs:
+        marker = _marker(options, outputs)
+        sink = outputs.enter_context(_sink(options))
+        engine, result = _run(options, signals, wanted, sink, marker, user_handler)
     status = _exit_status(options, signals, engine, result)
     sink.check()
+    if options.merge is not None and options.output is not None:
+        merge_into(options.merge, options.output)
     return status
+
+
+def _run(
+    options: Options,
+    signals: StopSignals,
+    wanted: list[WantedProbe],
+    sink: Sink,
+    marker: TraceMarker | None,
+    user_handler: Handler | None,
+) -> tuple[pu.Engine, pu.Result]:
+    form = FORMATS[options.format](options.request)
+
+    def handler_for(definition: Definition) -> Handler | None:
+        steps: list[Handler] = []
+        if marker is not None:
+            # First: its line is stamped when it is written.
+            steps.append(_marking(definition, marker, options))
+        if not options.count:
+            steps.append(_printing(form, definition, sink))
+        if user_handler is not None:
+            steps.append(user_handler)
+        return _in_turn(steps)
+
+    with signals.deferred(), start_engine(options) as engine:
+        sink.on_failure = engine.interrupt
+        sink.flush_regularly()
+        with signals.calling(engine.interrupt, sink.hasten):
+            try:
+                plant(engine, wanted, handler_for)
+            except pu.EngineStopped:
+                # A stop signal, or the program's own end, came before its probes.
+                if signals.received is None and engine.result().exit_status is None:
+                    raise
+            result = engine.run(timeout=options.duration, max_hits=options.max_hits)
+        sink.on_failure = None
+    sink.write(form.summary(summarize(result, engine.probes, options.mechanism)))
+    if marker is not None:
+        for loss in marker.losses():
+            warning_lines(loss)
+    return engine, result
 
 
 def _sink(options: Options) -> Sink:
@@ -55,19 +92,50 @@ def _sink(options: Options) -> Sink:
     return Sink.open(options.output)
 
 
-def _printing(form: Format, spec: str, sink: Sink, user_handler: Handler | None) -> Handler:
-    """A handler that writes the hit's line, and calls the user's handler after it."""
-    format_hit = form.hit_formatter(spec)
+def _marker(options: Options, outputs: ExitStack) -> TraceMarker | None:
+    if not options.trace_marker:
+        return None
+    marker = outputs.enter_context(TraceMarker.open(options.trace_instance))
+    for doubt in marker.doubts():
+        warning_lines(doubt)
+    return marker
+
+
+def _printing(form: Format, definition: Definition, sink: Sink) -> Handler:
+    """A handler that writes the hit's line."""
+    format_hit = form.hit_formatter(definition)
     write = sink.write
 
     def print_hit(hit: pu.Hit) -> None:
         write(format_hit(hit))
 
-    def print_and_call(hit: pu.Hit) -> None:
-        write(format_hit(hit))
-        user_handler(hit)  # type: ignore[misc]  # only used when there is one
+    return print_hit
 
-    return print_hit if user_handler is None else print_and_call
+
+def _marking(definition: Definition, marker: TraceMarker, options: Options) -> Handler:
+    """A handler that writes the hit's line into the kernel's trace, as text whatever --format."""
+    format_hit = TextFormat(options.request).hit_formatter(definition)
+    write = marker.write
+
+    def mark_hit(hit: pu.Hit) -> None:
+        write(format_hit(hit))
+
+    return mark_hit
+
+
+def _in_turn(steps: list[Handler]) -> Handler | None:
+    """One handler that does all the steps; none for none."""
+    if len(steps) < 2:
+        return steps[0] if steps else None
+    first, *rest = steps
+    following = _in_turn(rest)
+    assert following is not None
+
+    def handle(hit: pu.Hit) -> None:
+        first(hit)
+        following(hit)
+
+    return handle
 
 
 def _exit_status(

@@ -1,20 +1,23 @@
-"""What every command starts with: an engine on the program, and a probe for each SPEC."""
+"""What every command starts with: an engine on the program, and a probe for each definition."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ptrace_uprobes as pu
 from ptrace_uprobes.cli.diagnostics import warning_lines
 from ptrace_uprobes.cli.options import Options
+from ptrace_uprobes.cli.probe_list import WantedProbe
+from ptrace_uprobes.definition.definition import Definition
 from ptrace_uprobes.output.format import Format
 from ptrace_uprobes.output.jsonl import JsonLinesFormat
+from ptrace_uprobes.output.request import Request
 from ptrace_uprobes.output.text import TextFormat
 
 __all__ = ["FORMATS", "plant", "start_engine"]
 
-FORMATS: dict[str, Callable[[], Format]] = {"text": TextFormat, "jsonl": JsonLinesFormat}
+FORMATS: dict[str, Callable[[Request], Format]] = {"text": TextFormat, "jsonl": JsonLinesFormat}
 
 
 def start_engine(options: Options) -> pu.Engine:
@@ -38,12 +41,17 @@ def start_engine(options: Options) -> pu.Engine:
 
 def plant(
     engine: pu.Engine,
-    options: Options,
-    handler_for: Callable[[str], Callable[[pu.Hit], Any] | None],
+    wanted: Sequence[WantedProbe],
+    handler_for: Callable[[Definition], Callable[[pu.Hit], Any] | None],
 ) -> list[pu.Probe]:
-    """A probe for each SPEC; raises the first error, and then no COMMAND has begun."""
+    """The probes; raises the first error, and then no COMMAND has begun."""
     try:
-        return [engine.probe(spec, handler=handler_for(spec)) for spec in options.specs]
+        return [
+            engine.probe(
+                one.definition.text, handler=handler_for(one.definition), filter=one.filter
+            )
+            for one in wanted
+        ]
     except pu.UprobesError:
         engine.kill()
         raise

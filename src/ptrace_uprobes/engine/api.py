@@ -8,17 +8,20 @@ import signal
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 
-from ptrace_uprobes.addresses import VirtAddr
-from ptrace_uprobes.definition.spec import parse_spec
+from ptrace_uprobes.definition.condition_text import parse_filter
+from ptrace_uprobes.definition.definition import parse_definition
 from ptrace_uprobes.engine import attach as taking
 from ptrace_uprobes.engine.detach import detach_all
+from ptrace_uprobes.engine.nonlocal_exits import WATCHED
 from ptrace_uprobes.engine.placed import SpaceRecord
+from ptrace_uprobes.engine.results import Result, SitePlan
 from ptrace_uprobes.engine.state import EngineState, Options, record_of
 from ptrace_uprobes.engine.tracing_thread import TracingThread
 from ptrace_uprobes.errors import EngineStopped, NoSuchProcess, UprobesError, UsageError
+from ptrace_uprobes.fetching.fetcher import compile_fetcher
+from ptrace_uprobes.fetching.layout import Layout
 from ptrace_uprobes.linux.child import kill_quietly
 from ptrace_uprobes.linux.placement import Placement
 from ptrace_uprobes.linux.process_info import read_status
@@ -29,37 +32,6 @@ from ptrace_uprobes.symbols.resolve import explain_missing, resolve
 from ptrace_uprobes.tracee import AddressSpace
 
 __all__ = ["Engine", "Result", "SitePlan", "attach", "launch"]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a run came to."""
-
-    exit_status: int | None
-    """The launched command's own; 128+N if signal N ended it; None if it has not ended."""
-    ended: str
-    """Why the run ended: `exited`, `timeout`, `max_hits`, `interrupted` or `stopped`."""
-    hits: dict[Probe, int]
-    missed: dict[Probe, int]
-    mechanisms: dict[str, int]
-    """How many sites were served by each mechanism."""
-    not_found: dict[Probe, UprobesError]
-    """Probes that never had a place, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class SitePlan:
-    """How one place of a probe is served."""
-
-    probe: Probe
-    address: VirtAddr
-    code: bytes
-    instruction: str
-    mechanism: str
-    reason: str | None
-    slot: VirtAddr | None
-    label: str
-    module: str
 
 
 def _warn_on_stderr(text: str) -> None:
@@ -196,14 +168,42 @@ class Engine:
 
     # -- probes
 
-    def probe(self, spec: str, handler: Handler | None = None, *, blocking: bool = False) -> Probe:
+    def probe(
+        self,
+        spec: str,
+        handler: Handler | None = None,
+        *,
+        blocking: bool = False,
+        filter: str | None = None,  # noqa: A002  # the kernel's word for it, and --filter's
+    ) -> Probe:
         """Add a probe; it counts, and runs `handler(hit)` if there is one.
+
+        `spec` is a definition in any of the three notations of docs/definitions.md, `filter` an
+        expression over what it records: hits of which it is not true are not delivered.
 
         Without a handler it is also a decorator. `blocking`: the handler runs on a thread of
         its own and may sleep; only the thread that hit waits. A place that is not loaded yet
-        is pending. Raises `BadSpec`, `SymbolNotFound`, `BadAddress`, `InstructionRefused`.
+        is pending. Raises `BadSpec`, `BadFilter`, `SymbolNotFound`, `BadAddress`,
+        `InstructionRefused`.
         """
-        probe = Probe(parse_spec(spec), handler, self, blocking=blocking)
+        definition = parse_definition(spec)
+        condition = None if filter is None else parse_filter(filter)
+        # Compiled for each place when it is planted; this is to refuse it before that.
+        compile_fetcher(
+            definition.fetchargs,
+            condition,
+            is_return=definition.is_return,
+            layout=Layout(),
+            filter_text=filter or "",
+        )
+        probe = Probe(
+            definition,
+            handler,
+            self,
+            blocking=blocking,
+            condition=condition,
+            filter_text=filter or "",
+        )
         self._thread.call(lambda: self._add(probe))
         return probe
 
@@ -211,6 +211,8 @@ class Engine:
         state = self._state
         if not state.processes:
             raise EngineStopped
+        if probe.is_return:
+            self._watch_nonlocal_exits()
         state.probes.append(probe)
         try:
             for space in state.spaces():
@@ -225,6 +227,17 @@ class Engine:
         self._probes.append(probe)
         for space in state.spaces():
             self._tracer.libraries.follow(record_of(space))
+
+    def _watch_nonlocal_exits(self) -> None:
+        """Return probes have to know of longjmp and its like."""
+        state = self._state
+        if any(probe.hidden for probe in state.probes):
+            return
+        for name in WATCHED:
+            hidden = Probe(parse_definition(name), None, self, blocking=False, hidden=True)
+            state.probes.append(hidden)
+            for space in state.spaces():
+                self._tracer.planter.plant(space, [hidden], strict=False)
 
     def _look_and_plant(self, space: AddressSpace, probe: Probe) -> None:
         for _ in range(_PATIENCE):
@@ -256,7 +269,7 @@ class Engine:
             raise reasons[0]
 
     def _hopeless(self, record: SpaceRecord, probe: Probe) -> UprobesError | None:
-        spec = probe.definition
+        spec = probe.definition.place
         if not record.relocated and resolve(spec, record.modules):
             return None  # an IFUNC whose target is not known yet
         reason = explain_missing(spec, record.modules)
@@ -298,6 +311,11 @@ class Engine:
                 self._tracer.planter.refresh_probe(probe)
 
         self._thread.call(act)
+
+    @property
+    def pid(self) -> int | None:
+        """The launched command's; None if processes were attached to."""
+        return self._state.launched or None
 
     @property
     def probes(self) -> list[Probe]:
@@ -376,7 +394,7 @@ class Engine:
             for probe in self._probes:
                 if probe.pending and not probe.removed:
                     record = record_of(space)
-                    self._missing[probe] = explain_missing(probe.definition, record.modules)
+                    self._missing[probe] = explain_missing(probe.definition.place, record.modules)
 
     # -- results
 
@@ -421,6 +439,7 @@ class Engine:
                 slot=row.slot,
                 label=row.label,
                 module=row.module,
+                file_offset=row.file_offset,
             )
             for row in rows
         ]
@@ -439,7 +458,10 @@ class Engine:
         """End a launched program, for instance after `explain`, instead of letting it go on."""
         if self._state.launched and not self._thread.ended:
             kill_quietly(self._state.launched, signal.SIGKILL)
-            self._thread.call(self._go)
+            try:
+                self._thread.call(self._go)
+            except EngineStopped:
+                pass  # it has ended already
             self._thread.wait(None)
 
     def wait_command(self) -> int | None:

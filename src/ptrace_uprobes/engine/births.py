@@ -13,6 +13,8 @@ from typing import Final
 from ptrace_uprobes.engine.libraries import Libraries
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.engine.regions import Regions
+from ptrace_uprobes.engine.returns import Returns
+from ptrace_uprobes.engine.semaphores import sync_semaphores
 from ptrace_uprobes.engine.signals import leave_slot
 from ptrace_uprobes.engine.state import EngineState, record_of
 from ptrace_uprobes.errors import NoSuchProcess, UprobesError
@@ -37,12 +39,15 @@ _libc.syscall.restype = ctypes.c_long
 class Births:
     """Keeps the engine's tables in step with what the program's threads do."""
 
-    __slots__ = ("_libraries", "_regions", "_state", "refusal")
+    __slots__ = ("_libraries", "_regions", "_returns", "_state", "refusal")
 
-    def __init__(self, state: EngineState, libraries: Libraries, regions: Regions) -> None:
+    def __init__(
+        self, state: EngineState, libraries: Libraries, regions: Regions, returns: Returns
+    ) -> None:
         self._state = state
         self._libraries = libraries
         self._regions = regions
+        self._returns = returns
         self.refusal: UprobesError | None = None
         """Why the last program that was left to itself at its exec cannot be probed."""
 
@@ -71,9 +76,13 @@ class Births:
         """The thread has exited or was killed."""
         state = self._state
         leader = thread.tid == thread.process.pid
+        space = thread.process.space
+        self._returns.thread_ended(thread)
         state.forget_thread(thread)
         if leader:
             state.note_exit(thread.process.pid, status)
+        if not space.processes and space.extra is not None:
+            self._returns.space_ended(space.extra)
 
     # -- birth
 
@@ -98,6 +107,7 @@ class Births:
                 space = self._copy_of(space, child)
             process = state.new_process(tgid, space, followed=state.options.follow_forks)
             state.new_thread(child, process).new = True
+            self._returns.inherit(state.threads[child], parent)
         # Runs until its first stop is seen, which may have been already.
         first = state.early.pop(child, None)
         if first is not None:
@@ -121,6 +131,7 @@ class Births:
         try:
             if record is not None:
                 leave_slot(thread)
+                sync_semaphores(record, wanted=False)
                 record.traps.disarm(record.traps.addresses(), joined=True)
                 self._regions.release(record, thread)
             if self._state.placement is not None:
@@ -169,6 +180,7 @@ class Births:
             relocated=old.relocated,
             rendezvous=old.rendezvous,
             r_debug=old.r_debug,
+            semaphores=dict(old.semaphores),
             no_mmap=old.no_mmap,
         )
         copy.placed = dict(space.placed)
@@ -183,6 +195,7 @@ class Births:
         process = thread.process
         former = ptrace_calls.get_event_message(thread.tid)
         for other in list(process.threads.values()):
+            self._returns.thread_ended(other)
             if other is not thread:
                 state.forget_thread(other)
         if former != thread.tid:
@@ -201,6 +214,7 @@ class Births:
         old: SpaceRecord | None = process.space.extra
         if old is not None and self._is_copy(process):
             old.traps.abandon()
+            self._returns.space_ended(old)
         process.move_to(AddressSpace(process.pid, architecture))
         if not process.followed:
             # A vfork child that was traced only for its parent's memory is free now.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ptrace_uprobes.engine.loop import Tracer
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
+from ptrace_uprobes.engine.semaphores import sync_semaphores
 from ptrace_uprobes.engine.signals import leave_slot
 from ptrace_uprobes.errors import UprobesError
 from ptrace_uprobes.linux import ptrace_calls
@@ -31,6 +32,7 @@ def detach_all(tracer: Tracer) -> None:
     for thread in list(state.threads.values()):
         if thread.state is not RunState.GONE:
             thread.detach(thread.resume_signal)
+        tracer.returns.probes_out(thread)
         state.forget_thread(thread)
     state.frozen = False
     tracer.done = True
@@ -72,9 +74,11 @@ def _clean(tracer: Tracer, space: AddressSpace) -> None:
     record: SpaceRecord | None = space.extra
     if record is None:
         return
+    sync_semaphores(record, wanted=False)
     for placed in record.sites().values():
         placed.internal = None
         placed.all_counts = []
+        placed.returns_of = set()
         placed.update()
     tracer.planter.disarm_unwanted(record)
     choices = [t for t in space.threads() if tracer.usable(t)]

@@ -13,15 +13,17 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
-from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord, StepInProgress
+from ptrace_uprobes.engine.hit_context import HitContext
+from ptrace_uprobes.engine.nonlocal_exits import NonlocalExits
+from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
+from ptrace_uprobes.engine.returns import ActiveCall, Returns
 from ptrace_uprobes.engine.signals import (
-    ASYNCHRONOUS_SIGNALS,
     deliver,
     fingerprint,
     note_reentry,
-    send_again,
 )
 from ptrace_uprobes.engine.state import EngineState
+from ptrace_uprobes.engine.stepping import Stepper, registers_at
 from ptrace_uprobes.engine.workers import Workers
 from ptrace_uprobes.errors import EngineBug, MemoryFault
 from ptrace_uprobes.linux import ptrace_calls
@@ -51,11 +53,15 @@ class HitRunner:
     __slots__ = (
         "_buffer",
         "_buffer_pointer",
+        "_context",
         "_internal",
         "_post",
         "_state",
         "_stop_counting",
         "_workers",
+        "exits",
+        "returns",
+        "stepper",
     )
 
     def __init__(
@@ -64,6 +70,7 @@ class HitRunner:
         internal: Internal,
         post: Callable[[Callable[[], None]], None],
         limit_reached: Callable[[], None],
+        returns: Returns,
     ) -> None:
         """`internal` serves the engine's own traps; `post` has a function called on the
         tracer's thread; `limit_reached` is called when --max-hits is."""
@@ -72,8 +79,12 @@ class HitRunner:
         self._post = post
         self._stop_counting = limit_reached
         self._workers = Workers()
+        self.stepper = Stepper(state)
+        self.returns = returns
+        self.exits = NonlocalExits(returns)
         self._buffer = UserRegs()
         self._buffer_pointer = ctypes.byref(self._buffer)
+        self._context = HitContext()
 
     def close(self) -> None:
         self._workers.close()
@@ -81,7 +92,7 @@ class HitRunner:
     def on_trap(self, thread: Thread) -> None:
         """A SIGTRAP signal-delivery-stop: one of ours, or the program's own."""
         rip = ptrace_calls.peek_user(thread.tid, "rip")
-        if thread.stepping is not None and self._finish_step(thread, rip):
+        if thread.stepping is not None and self.stepper.finish(thread, rip):
             return
         placed: PlacedSite | None = thread.placed.get(rip)
         if placed is not None and (placed.certain or self._is_int3(thread.tid)):
@@ -106,7 +117,28 @@ class HitRunner:
             return
         if placed.internal is not None:
             self._internal(thread, placed)
+        if placed.watchers:
+            self.exits.on_watched(thread, placed)
+        if placed.returns_of:
+            ended = self.returns.on_arrival(thread, placed)
+            if ended is not None:
+                self._serve_returns(thread, placed, ended)
+                return
+        if placed.entering:
+            self.returns.on_entry(thread, placed)
         self._serve(thread, placed, placed.counts, None)
+
+    def _serve_returns(self, thread: Thread, placed: PlacedSite, ended: list[ActiveCall]) -> None:
+        """The return of one call, or of several that ended each other by tail calls."""
+        counts = []
+        functions = []
+        for call in ended:
+            for count in call.counts:
+                if count.probe in placed.returns_of:
+                    counts.append(count)
+                    functions.append(call)
+        counts += placed.counts
+        self._serve(thread, placed, tuple(counts), None, tuple(functions))
 
     def _serve(
         self,
@@ -114,23 +146,44 @@ class HitRunner:
         placed: PlacedSite,
         counts: tuple[SiteCount, ...],
         registers: Registers | None,
+        calls: tuple[ActiveCall, ...] = (),
     ) -> None:
+        """`calls` are those whose returns the first of `counts` are to be told of."""
         state = self._state
         for index, count in enumerate(counts):
+            probe = count.probe
+            handler = probe.handler
+            call = calls[index] if index < len(calls) else None
+            values = None
+            fetcher = None
+            if probe.fetches:
+                fetcher = call.fetchers[count] if call is not None else placed.fetchers[count]
+                if handler is not None or probe.condition is not None:
+                    function = placed.address if call is None else call.function
+                    self._context.look_at(thread, placed, function, fetcher.needs_registers)
+                    values = fetcher.fetch(self._context)
+                    if values is None:
+                        probe.filtered += 1
+                        continue
             if state.max_hits:
                 if state.total_hits >= state.max_hits:
                     break
                 state.total_hits += 1
             count.hits += 1
-            probe = count.probe
-            handler = probe.handler
             if handler is None:
                 continue
             hit = Hit(count, thread, placed.address)
+            if values is not None:
+                hit.fetcher = fetcher
+                hit.values = values
+            if call is not None:
+                hit.function = call.function
+                hit.is_return = True
             if registers is not None:
                 hit._registers = registers
             if probe.blocking:
-                self._serve_elsewhere(hit, thread, placed, counts[index + 1 :])
+                rest = counts[index + 1 :]
+                self._serve_elsewhere(hit, thread, placed, rest, calls[index + 1 :])
                 return
             state.current = thread
             try:
@@ -146,7 +199,12 @@ class HitRunner:
             self._stop_counting()
 
     def _serve_elsewhere(
-        self, hit: Hit, thread: Thread, placed: PlacedSite, rest: tuple[SiteCount, ...]
+        self,
+        hit: Hit,
+        thread: Thread,
+        placed: PlacedSite,
+        rest: tuple[SiteCount, ...],
+        rest_of_calls: tuple[ActiveCall, ...],
     ) -> None:
         """A handler that may block: this thread waits for it, no other does."""
         registers = hit.registers  # read now: a worker thread may make no ptrace calls
@@ -163,7 +221,7 @@ class HitRunner:
                 return  # detached or killed meanwhile
             thread.busy = False
             try:
-                self._serve(thread, placed, rest, registers)
+                self._serve(thread, placed, rest, registers, rest_of_calls)
             except TraceeGone:
                 pass
 
@@ -216,7 +274,7 @@ class HitRunner:
         elif placed.plan.mechanism is Mechanism.EMULATE:
             self._emulate(thread, placed, registers)
         elif placed.plan.mechanism is Mechanism.STEP:
-            self._step(thread, placed, registers)
+            self.stepper.begin(thread, placed, registers)
             return
         else:
             raise EngineBug(f"a hit at {placed.address:#x}, which has no way to go on")
@@ -248,107 +306,8 @@ class HitRunner:
         if fast_ptrace(_SETREGS, tid, 0, ctypes.byref(current)) == -1:
             raise TraceeGone(tid)
 
-    def _registers(self, thread: Thread, placed: PlacedSite) -> UserRegs:
-        registers = ptrace_calls.get_registers(thread.tid)
-        registers.rip = placed.address
-        return registers
-
-    def _step(self, thread: Thread, placed: PlacedSite, registers: Registers | None) -> None:
-        current: UserRegs = registers if registers is not None else self._registers(thread, placed)
-        if placed.slot is None:
-            raise EngineBug(f"a step at {placed.address:#x} without a slot")
-        if self._state.frozen:
-            current.rip = placed.address
-            ptrace_calls.set_registers(thread.tid, current)
-            note_reentry(thread, placed, current)
-            self._state.resume(thread)
-            return
-        scratch = placed.plan.scratch
-        borrowed = None
-        if scratch is not None:
-            borrowed = (scratch[0], getattr(current, scratch[0]))
-            setattr(current, scratch[0], scratch[1])
-        current.rip = placed.slot
-        ptrace_calls.set_registers(thread.tid, current)
-        thread.stepping = StepInProgress(placed, borrowed)
-        thread.state = RunState.RUNNING
-        ptrace_calls.call(ptrace_calls.SINGLESTEP, thread.tid)
-
-    def _finish_step(self, thread: Thread, rip: int) -> bool:
-        """The step's SIGTRAP; False if it is some other one."""
-        info = ptrace_calls.get_signal_info(thread.tid)
-        if struct.unpack_from("<i", info, _SI_CODE)[0] not in (_TRAP_TRACE, _TRAP_BRKPT):
-            return False
-        step: StepInProgress = thread.stepping
-        record: SpaceRecord = thread.process.space.extra
-        slot = record.slots.at(rip)
-        registers = ptrace_calls.get_registers(thread.tid)
-        fixup = slot.fixup(rip) if slot is not None else None
-        if fixup is not None and not fixup.executed:
-            # A repeated string instruction traps after each of its iterations.
-            ptrace_calls.call(ptrace_calls.SINGLESTEP, thread.tid)
-            return True
-        if fixup is not None:
-            registers.rip = fixup.rip
-            for name, value in fixup.registers:
-                setattr(registers, name, value)
-        self.end_step(thread, registers)
-        ptrace_calls.set_registers(thread.tid, registers)
-        if step.placed.plan.fix_fip and step.placed.slot is not None:
-            if ptrace_calls.get_fp_instruction_pointer(thread.tid) == step.placed.slot:
-                ptrace_calls.set_fp_instruction_pointer(thread.tid, step.placed.address)
-        self._state.resume(thread, self._release_signal(thread, step))
-        return True
-
-    def hold_signal(self, thread: Thread, number: int, info: bytearray) -> bool:
-        """Keep a signal that came before the step until the step is done; False if it cannot
-        be kept. More of them wait in the kernel, which knows how to."""
-        step: StepInProgress = thread.stepping
-        if step.held is not None or self._state.frozen:
-            return False
-        step.held = (number, info)
-        step.mask = ptrace_calls.get_signal_mask(thread.tid)
-        ptrace_calls.set_signal_mask(thread.tid, ASYNCHRONOUS_SIGNALS)
-        thread.state = RunState.RUNNING
-        ptrace_calls.call(ptrace_calls.SINGLESTEP, thread.tid)
-        return True
-
-    @staticmethod
-    def _release_signal(thread: Thread, step: StepInProgress) -> int:
-        """Undo `hold_signal`; gives the signal to deliver, 0 for none."""
-        if step.mask is not None:
-            ptrace_calls.set_signal_mask(thread.tid, step.mask)
-        if step.held is None:
-            return 0
-        number, info = step.held
-        ptrace_calls.set_signal_info(thread.tid, info)
-        return number
-
-    def end_step(self, thread: Thread, registers: UserRegs) -> None:
-        """Give a borrowed register back; the thread steps no more."""
-        step: StepInProgress | None = thread.stepping
-        thread.stepping = None
-        if step is not None and step.scratch is not None:
-            setattr(registers, step.scratch[0], step.scratch[1])
-
-    def cancel_step(self, thread: Thread) -> None:
-        """The thread stopped before, or instead of, its step's end: a later arrival steps anew.
-
-        A held signal is sent again, for the thread to get when it runs on.
-        """
-        step: StepInProgress | None = thread.stepping
-        if step is None:
-            return
-        registers = ptrace_calls.get_registers(thread.tid)
-        self.end_step(thread, registers)
-        ptrace_calls.set_registers(thread.tid, registers)
-        if step.mask is not None:
-            ptrace_calls.set_signal_mask(thread.tid, step.mask)
-        if step.held is not None:
-            send_again(thread.process.pid, thread.tid, *step.held)
-
     def _is_reentry(self, thread: Thread, placed: PlacedSite) -> bool:
-        registers = self._registers(thread, placed)
+        registers = registers_at(thread, placed)
         now = fingerprint(registers)
         for index, reentry in enumerate(thread.reentries):
             if reentry.placed is placed and reentry.registers == now:

@@ -125,7 +125,9 @@ class Libraries:
     def may_appear_later(self, record: SpaceRecord, probe: Probe) -> bool:
         """Whether loading a library could give the probe a place."""
         return not probe.removed and (
-            probe not in record.planted or probe.definition.is_glob or probe in record.unloadable
+            probe not in record.planted
+            or probe.definition.place.is_glob
+            or probe in record.unloadable
         )
 
     def on_internal(self, thread: Thread, placed: PlacedSite) -> None:
@@ -158,12 +160,12 @@ class Libraries:
         """The program's own libraries are loaded: what is not found now is waited for if its
         module may yet be loaded, and else unknown."""
         for probe in self._state.probes:
-            if not probe.pending or probe.removed:
+            if not probe.pending or probe.removed or probe.hidden:
                 continue
             reason = self._planter.problems.get(probe) or explain_missing(
-                probe.definition, record.modules
+                probe.definition.place, record.modules
             )
-            wanted = probe.definition.module
+            wanted = probe.definition.place.module
             here = wanted is None or any(module.matches(wanted) for module in record.modules)
             if here and self._state.failure is None:
                 self._state.failure = reason

@@ -17,6 +17,7 @@ from ptrace_uprobes.engine.hits import HitRunner
 from ptrace_uprobes.engine.libraries import Libraries
 from ptrace_uprobes.engine.planting import Planter
 from ptrace_uprobes.engine.regions import Regions
+from ptrace_uprobes.engine.returns import Returns
 from ptrace_uprobes.engine.signals import (
     deliver,
     is_fault,
@@ -57,8 +58,9 @@ class Tracer:
         self.regions = Regions(state, self.borrow)
         self.planter = Planter(state, self.regions)
         self.libraries = Libraries(state, self.planter)
-        self.births = Births(state, self.libraries, self.regions)
-        self.hits = HitRunner(state, self.libraries.on_internal, post, limit_reached)
+        self.returns = Returns(self.planter)
+        self.births = Births(state, self.libraries, self.regions, self.returns)
+        self.hits = HitRunner(state, self.libraries.on_internal, post, limit_reached, self.returns)
         self._on_ring = on_ring
         self.done = False
 
@@ -162,9 +164,9 @@ class Tracer:
         if thread.stepping is not None:
             info = ptrace_calls.get_signal_info(thread.tid)
             fault = is_fault(number, info)
-            if not fault and self.hits.hold_signal(thread, number, info):
+            if not fault and self.hits.stepper.hold_signal(thread, number, info):
                 return
-            self.hits.cancel_step(thread)
+            self.hits.stepper.cancel(thread)
             if not fault:
                 leave_slot(thread)
         deliver(self.state, thread, number)
@@ -195,7 +197,7 @@ class Tracer:
             thread.resume()
             thread.trap_due = True
             return True
-        self.hits.cancel_step(thread)
+        self.hits.stepper.cancel(thread)
         leave_slot(thread)
         return False
 

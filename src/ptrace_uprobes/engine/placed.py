@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
+from typing import Any
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.fetching.fetcher import Fetcher
 from ptrace_uprobes.linux.maps import Mapping
 from ptrace_uprobes.linux.ptrace_calls import UserRegs
 from ptrace_uprobes.probe import Probe, SiteCount
@@ -14,6 +16,7 @@ from ptrace_uprobes.ssol.plan import Mechanism, Plan
 from ptrace_uprobes.ssol.scratch import SlotArea
 from ptrace_uprobes.symbols.modules import Module
 from ptrace_uprobes.tracee import AddressSpace
+from ptrace_uprobes.unwind import LoadedModules, Stack, Unwinder
 
 __all__ = ["PlacedSite", "Reentry", "SpaceRecord", "StepInProgress"]
 
@@ -29,12 +32,18 @@ class PlacedSite:
         "all_counts",
         "certain",
         "counts",
+        "entering",
+        "entering_probes",
+        "fetchers",
+        "in_go",
         "internal",
         "plan",
         "resume_at",
         "resume_c",
+        "returns_of",
         "slot",
         "sole",
+        "watchers",
     )
 
     def __init__(self, address: VirtAddr, plan: Plan) -> None:
@@ -48,7 +57,18 @@ class PlacedSite:
         self.all_counts: list[SiteCount] = []
         """Of every probe that has this site, in the order in which they were added."""
         self.counts: tuple[SiteCount, ...] = ()
-        """Of those that are enabled."""
+        """Of those that are enabled, but for return probes."""
+        self.entering: tuple[SiteCount, ...] = ()
+        """Of return probes that are enabled: each hit here begins a call that they follow."""
+        self.entering_probes: frozenset[Probe] = frozenset()
+        self.returns_of: set[Probe] = set()
+        """Return probes whose functions return to here."""
+        self.watchers: tuple[SiteCount, ...] = ()
+        """Of probes that the engine has added for itself."""
+        self.fetchers: dict[SiteCount, Fetcher] = {}
+        """What is to be recorded, and which hits are wanted at all."""
+        self.in_go = False
+        """In code of the Go compiler's."""
         self.sole: SiteCount | None = None
         """Set when a hit needs counting once and nothing else: the fastest path."""
         self.internal: str | None = None
@@ -71,10 +91,21 @@ class PlacedSite:
     def update(self) -> None:
         """Take note that a probe was enabled, disabled, removed, or got a handler."""
         self.all_counts = [count for count in self.all_counts if not count.probe.removed]
-        self.counts = tuple(count for count in self.all_counts if count.probe.enabled)
+        enabled = [count for count in self.all_counts if count.probe.enabled]
+        self.watchers = tuple(count for count in enabled if count.probe.hidden)
+        self.entering = tuple(count for count in enabled if count.probe.is_return)
+        self.entering_probes = frozenset(count.probe for count in self.entering)
+        self.counts = tuple(
+            count for count in enabled if not (count.probe.is_return or count.probe.hidden)
+        )
+        self.returns_of = {
+            probe for probe in self.returns_of if probe.enabled and not probe.removed
+        }
         simple = (
             len(self.counts) == 1
+            and not (self.entering or self.returns_of or self.watchers)
             and self.counts[0].probe.handler is None
+            and self.counts[0] not in self.fetchers
             and self.resume_at != 0
             and self.internal is None
         )
@@ -82,7 +113,13 @@ class PlacedSite:
 
     @property
     def wanted(self) -> bool:
-        return bool(self.counts) or self.internal is not None
+        return bool(
+            self.counts
+            or self.entering
+            or self.returns_of
+            or self.watchers
+            or self.internal is not None
+        )
 
 
 @dataclass(slots=True)
@@ -131,6 +168,13 @@ class SpaceRecord:
     """IFUNC resolvers may be run."""
     rendezvous: VirtAddr | None = None
     r_debug: VirtAddr | None = None
+    goroutine_calls: dict[Any, list[Any]] = field(default_factory=dict)
+    """As `Thread.active_calls`, of goroutines, which are not bound to a thread."""
+    semaphores: dict[int, int] = field(default_factory=dict)
+    """What we have added to counters of the program, by their addresses."""
+    no_landings: dict[int, str] = field(default_factory=dict)
+    """Return addresses that cannot hold a trap, and why."""
+    unwinder: Unwinder | None = None
     no_mmap: str | None = None
     """Why no memory can be mapped into it, once that is known."""
 
@@ -149,6 +193,17 @@ class SpaceRecord:
             if mapping.contains(address):
                 return mapping
         return None
+
+    def stack(self, registers: UserRegs, limit: int) -> Stack:
+        """The user stack of a thread that stands in the program with these registers."""
+        if self.unwinder is None:
+            loaded = LoadedModules(self.module_at, self._any_tid, self.traps.read)
+            self.unwinder = Unwinder(loaded.module_at, self.traps.read_some)
+        return self.unwinder.walk(registers, limit)
+
+    def _any_tid(self) -> int | None:
+        thread = self.space.any_thread()
+        return None if thread is None else thread.tid
 
     def name_of(self, address: int) -> str:
         """A code address in words: `malloc+0x12`, or `libc.so.6+0x9a12b`, or the number."""

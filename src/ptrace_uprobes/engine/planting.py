@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from ptrace_uprobes.addresses import VirtAddr
-from ptrace_uprobes.decoder import decode
+from ptrace_uprobes.engine.boundaries import Boundaries
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.regions import Regions
+from ptrace_uprobes.engine.semaphores import sync_semaphores
+from ptrace_uprobes.engine.slot_writer import SlotWriter
 from ptrace_uprobes.engine.state import EngineState, record_of
 from ptrace_uprobes.errors import (
     BadAddress,
@@ -22,16 +23,16 @@ from ptrace_uprobes.errors import (
     RemoteCallFailed,
     UprobesError,
 )
+from ptrace_uprobes.fetching.fetcher import Fetcher, compile_fetcher
+from ptrace_uprobes.fetching.layout import Layout
 from ptrace_uprobes.linux.maps import read_maps
 from ptrace_uprobes.probe import Probe, SiteCount
-from ptrace_uprobes.ssol.plan import Mechanism, OutOfReach, Plan, plan, plan_far, plan_without_slot
+from ptrace_uprobes.ssol.plan import Mechanism, Plan, plan
 from ptrace_uprobes.symbols.modules import Module, modules_of
 from ptrace_uprobes.symbols.resolve import Place, resolve
 from ptrace_uprobes.tracee import AddressSpace
 
 __all__ = ["PlannedSite", "Planter"]
-
-_LONGEST_FUNCTION: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +46,19 @@ class PlannedSite:
     plan: Plan
     slot: VirtAddr | None
     reason: str | None
+    file_offset: int | None
 
 
 class Planter:
     """Plants probes in address spaces and takes them out."""
 
-    __slots__ = ("_regions", "_starts", "_state", "mechanisms", "problems", "refused")
+    __slots__ = ("_boundaries", "_regions", "_state", "mechanisms", "problems", "refused", "slots")
 
     def __init__(self, state: EngineState, regions: Regions) -> None:
         self._state = state
         self._regions = regions
-        self._starts: dict[tuple[int, int, int], frozenset[int]] = {}
-        """Where the instructions of functions begin that were asked about, by address space."""
+        self._boundaries = Boundaries()
+        self.slots = SlotWriter(regions)
         self.problems: dict[Probe, UprobesError] = {}
         """Why a probe that was looked for could not be planted."""
         self.mechanisms: dict[str, int] = {}
@@ -81,7 +83,9 @@ class Planter:
         gone = [m for m in record.modules if (m.path, m.bias) not in here]
         known = {(m.path, m.bias) for m in record.modules}
         record.modules = modules
-        self._starts.clear()
+        self._boundaries.forget()
+        record.no_landings.clear()
+        record.unwinder = None
         if gone:
             record.planted.clear()
         for module in gone:
@@ -119,18 +123,18 @@ class Planter:
                 if address is not None:
                     wanted.append((probe, place, address))
         for probe, place, address in wanted:
-            placed = self._existing(record, address) or fresh.get(address)
+            placed = self.existing(record, address) or fresh.get(address)
             if placed is None:
                 placed = self._plan_site(record, probe, place, address, strict=strict)
                 if placed is None:
                     continue
                 fresh[address] = placed
-        self._make_slots(record, list(fresh.values()))
+        self.slots.make(record, list(fresh.values()))
         if not space.processes:
             return  # it has exec'ed meanwhile, and this is nobody's memory any more
         touched: dict[int, PlacedSite] = {}
         for probe, place, address in wanted:
-            placed = self._existing(record, address) or fresh.get(address)
+            placed = self.existing(record, address) or fresh.get(address)
             if placed is None:
                 continue
             if placed.plan.mechanism is Mechanism.REFUSE:
@@ -140,18 +144,21 @@ class Planter:
             record.planted.add(probe)
             if not place.module.is_main:
                 record.unloadable.add(probe)
-            self._join(probe, place.label, place.module, placed)
+            self._join(record, probe, place, placed)
             touched[address] = placed
             if fresh.pop(address, None) is not None:
+                record.sites()[self.key(record, address)] = placed
+                if probe.hidden:
+                    continue
                 name = placed.plan.mechanism.value
                 self.mechanisms[name] = self.mechanisms.get(name, 0) + 1
-                record.sites()[self._key(record, address)] = placed
         self.arm(record, [placed for placed in touched.values() if placed.wanted])
+        self.sync_semaphores(record)
 
     def _places(
         self, record: SpaceRecord, probe: Probe, only: Sequence[Module] | None, *, strict: bool
     ) -> list[Place]:
-        spec = probe.definition
+        spec = probe.definition.place
         if probe.removed:
             return []
         try:
@@ -169,14 +176,14 @@ class Planter:
 
     def plant_internal(self, record: SpaceRecord, address: VirtAddr, purpose: str) -> bool:
         """A trap for the engine itself; False if the instruction there cannot have one."""
-        placed = self._existing(record, address)
+        placed = self.existing(record, address)
         if placed is None:
             code = record.traps.read_some(address, record.space.architecture.max_instruction_size)
             placed = PlacedSite(address, plan(code, address, record.space.architecture))
-            self._make_slots(record, [placed])
+            self.slots.make(record, [placed])
             if placed.plan.mechanism is Mechanism.REFUSE:
                 return False
-            record.sites()[self._key(record, address)] = placed
+            record.sites()[self.key(record, address)] = placed
         placed.internal = purpose
         placed.update()
         self.arm(record, [placed])
@@ -205,24 +212,45 @@ class Planter:
         return VirtAddr(target + place.offset) if target else None
 
     @staticmethod
-    def _key(record: SpaceRecord, address: int) -> int:
+    def key(record: SpaceRecord, address: int) -> int:
         return address + record.space.architecture.breakpoint_pc_offset
 
     def _all(self, record: SpaceRecord) -> list[PlacedSite]:
         return [*record.sites().values(), *record.retired.values()]
 
-    def _existing(self, record: SpaceRecord, address: int) -> PlacedSite | None:
-        key = self._key(record, address)
+    def existing(self, record: SpaceRecord, address: int) -> PlacedSite | None:
+        key = self.key(record, address)
         return record.sites().get(key) or record.retired.get(key)
 
-    def _join(self, probe: Probe, label: str, module: Module, placed: PlacedSite) -> None:
+    def _join(self, record: SpaceRecord, probe: Probe, place: Place, placed: PlacedSite) -> None:
+        label, module = place.label, place.module
         key = (module.path, label)
         count = probe.places.get(key)
         if count is None:
             count = SiteCount(probe, label, placed.address, module.path)
             probe.places[key] = count
         probe.pending = False
+        if probe.fetches:
+            placed.fetchers[count] = self._fetcher(record, probe, module, placed.address)
+        placed.in_go = module.image.is_go
         placed.add(count)
+
+    def _fetcher(
+        self, record: SpaceRecord, probe: Probe, module: Module, address: VirtAddr
+    ) -> Fetcher:
+        offset = self._file_offset(module, address)
+        return compile_fetcher(
+            probe.definition.fetchargs,
+            probe.condition,
+            is_return=probe.is_return,
+            # As the kernel reckons (`translate_user_vaddr`): @+OFFSET is as far from the probe
+            # in memory as in the file, whatever segments lie between them.
+            layout=Layout(
+                file_base=None if offset is None else address - offset,
+                architecture=record.space.architecture,
+            ),
+            filter_text=probe.filter_text,
+        )
 
     def _plan_site(
         self, record: SpaceRecord, probe: Probe, place: Place, address: VirtAddr, *, strict: bool
@@ -233,8 +261,9 @@ class Planter:
         try:
             if mapping is None or not mapping.is_executable or not code:
                 raise BadAddress(address, "it is not in executable memory")
-            if probe.definition.address is not None or probe.definition.offset:
-                self._check_boundary(record, place.module, address)
+            spec = probe.definition.place
+            if spec.name is None or spec.offset:
+                self._boundaries.check(record, place.module, address)
         except BadAddress as error:
             if strict:
                 raise
@@ -242,126 +271,30 @@ class Planter:
             return None
         return PlacedSite(address, plan(code, address, architecture, self._state.options.mechanism))
 
-    def _check_boundary(self, record: SpaceRecord, module: Module, address: VirtAddr) -> None:
-        """Refuse the inside of an instruction, as far as the function's start tells."""
-        found = module.image.symbol_at(module.to_elf(address))
-        if found is None:
-            return
-        symbol, offset = found
-        if offset == 0 or offset > _LONGEST_FUNCTION:
-            return
-        start = VirtAddr(address - offset)
-        starts = self._instruction_starts(record, start, max(symbol.size, offset + 1))
-        if offset in starts:
-            return
-        before = max(known for known in starts if known < offset)
-        after = min((known for known in starts if known > offset), default=None)
-        if after is None:
-            return  # data, or what the decoder does not know: no telling from there on
-        raise BadAddress(
-            address,
-            f"it is inside the instruction at {symbol.name}+{before:#x}; "
-            f"the next one starts at {symbol.name}+{after:#x}",
-        )
-
-    def _instruction_starts(
-        self, record: SpaceRecord, start: VirtAddr, size: int
-    ) -> frozenset[int]:
-        """Offsets of the function's instructions, up to one that cannot be decoded."""
-        key = (record.space.serial, start, size)
-        known = self._starts.get(key)
-        if known is not None:
-            return known
-        architecture = record.space.architecture
-        longest = architecture.max_instruction_size
-        code = record.traps.read_some(start, min(size, _LONGEST_FUNCTION) + longest)
-        starts = [0]
-        while starts[-1] < size:
-            at = starts[-1]
-            instruction = decode(code[at : at + longest], VirtAddr(start + at), architecture)
-            if instruction is None:
-                break
-            starts.append(at + len(instruction.code))
-        self._starts[key] = frozenset(starts)
-        return self._starts[key]
-
     def _refuse(
         self, probe: Probe, place: Place, address: VirtAddr, refused: Plan, *, strict: bool
     ) -> None:
+        if probe.hidden:
+            return
         why = refused.reason or "it cannot be executed elsewhere"
         text = refused.instruction.text if refused.instruction else refused.code.hex(" ")
-        if strict and not probe.definition.is_glob:
+        if strict and not probe.definition.place.is_glob:
             raise InstructionRefused(probe.spec, address, text, why)
         probe.pending = False
         self.refused.append(
-            PlannedSite(probe, address, place.label, place.module.path, refused, None, why)
+            PlannedSite(
+                probe,
+                address,
+                place.label,
+                place.module.path,
+                refused,
+                None,
+                why,
+                self._file_offset(place.module, address),
+            )
         )
-        if not probe.definition.is_glob:
+        if not probe.definition.place.is_glob:
             self._state.warn_once(f"{probe.spec}: no trap at {address:#x} ({text}): {why}")
-
-    # -- slots
-
-    def _make_slots(self, record: SpaceRecord, fresh: Sequence[PlacedSite]) -> None:
-        needy = [p for p in fresh if p.plan.slot_size and p.plan.mechanism is not Mechanism.REFUSE]
-        codes: list[tuple[VirtAddr, bytes]] = []
-        for placed in needy:
-            known = record.slots.by_site.get(placed.address)
-            if known is not None:
-                placed.set_slot(known.start)
-        todo = [placed for placed in needy if placed.slot is None]
-        # Per module, so that a new region is as large as all of its sites will need.
-        by_home: dict[tuple[int, int], list[PlacedSite]] = {}
-        for placed in todo:
-            by_home.setdefault(self._home(record, placed.address), []).append(placed)
-        for (low, high), group in by_home.items():
-            room = sum((p.plan.slot_size + 15) // 16 * 16 for p in group)
-            grown = False
-            for placed in group:
-                if self._take_slot(record, placed, codes):
-                    continue
-                if not grown:
-                    grown = True
-                    try:
-                        self._regions.make_room(record, low, high, room)
-                    except (RemoteCallFailed, MemoryFault) as error:
-                        record.no_mmap = str(error)
-                if not self._take_slot(record, placed, codes):
-                    placed.plan = plan_without_slot(
-                        placed.plan.code, placed.address, record.space.architecture
-                    )
-        record.slots.write(codes)
-
-    def _take_slot(
-        self, record: SpaceRecord, placed: PlacedSite, codes: list[tuple[VirtAddr, bytes]]
-    ) -> bool:
-        for slot in record.slots.allocate(placed.address, placed.plan.slot_size):
-            try:
-                code = placed.plan.assemble(slot)
-            except OutOfReach:
-                far = plan_far(placed.plan)
-                if far.mechanism is Mechanism.REFUSE:
-                    continue
-                placed.plan = far
-                slot_or_none = next(record.slots.allocate(placed.address, far.slot_size), None)
-                if slot_or_none is None:
-                    return False
-                slot = slot_or_none
-                code = far.assemble(slot)
-            record.slots.enter(placed.address, slot, code)
-            codes.append((slot, code.code))
-            placed.set_slot(slot)
-            return True
-        return False
-
-    @staticmethod
-    def _home(record: SpaceRecord, address: int) -> tuple[int, int]:
-        module = record.module_at(address)
-        if module is not None:
-            return module.start, module.end
-        mapping = record.mapping_at(address)
-        if mapping is None:
-            return address, address + 1
-        return mapping.start, mapping.end
 
     # -- traps
 
@@ -374,13 +307,13 @@ class Planter:
             and (self._state.live or placed.internal is not None)
         ]
         for placed in new:
-            key = self._key(record, placed.address)
+            key = self.key(record, placed.address)
             record.retired.pop(key, None)
             record.sites()[key] = placed
         fixed, writable = self._by_writability(record, new)
         failed = record.traps.arm(fixed, joined=True) + record.traps.arm(writable, joined=False)
         for address in failed:
-            placed_or_none = record.sites().pop(self._key(record, address), None)
+            placed_or_none = record.sites().pop(self.key(record, address), None)
             if placed_or_none is not None:
                 for count in placed_or_none.all_counts:
                     self._state.warn_once(
@@ -393,12 +326,18 @@ class Planter:
         for space in self._state.spaces():
             record = record_of(space)
             self.arm(record, [p for p in self._all(record) if p.wanted])
+            self.sync_semaphores(record)
+
+    def sync_semaphores(self, record: SpaceRecord) -> None:
+        """Have each semaphore count the sites that have it, as the kernel's `ref_ctr` does."""
+        if record.semaphores or any(p.definition.ref_ctr_offset for p in self._state.probes):
+            sync_semaphores(record, self._state.live)
 
     def disarm_unwanted(self, record: SpaceRecord) -> None:
         """Take out the traps that no enabled probe wants any more."""
         idle = [placed for placed in record.sites().values() if not placed.wanted]
         for placed in idle:
-            key = self._key(record, placed.address)
+            key = self.key(record, placed.address)
             record.retired[key] = placed
             del record.sites()[key]
         fixed, writable = self._by_writability(record, idle)
@@ -427,6 +366,13 @@ class Planter:
                     placed.update()
             self.disarm_unwanted(record)
             self.arm(record, [p for p in record.retired.values() if p.wanted])
+            self.sync_semaphores(record)
+
+    @staticmethod
+    def _file_offset(module: Module | None, address: VirtAddr) -> int | None:
+        if module is None or module.image.identity is None:
+            return None
+        return module.image.offset_of(module.to_elf(address))
 
     def explain(self) -> list[PlannedSite]:
         """Every place of every probe, planted or refused."""
@@ -443,7 +389,9 @@ class Planter:
                         placed.plan,
                         placed.slot,
                         placed.plan.reason,
+                        self._file_offset(record.module_at(placed.address), placed.address),
                     )
                     for count in placed.all_counts
+                    if not count.probe.hidden
                 ]
         return [*rows, *self.refused]

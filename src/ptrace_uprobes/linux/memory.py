@@ -81,6 +81,16 @@ class ProcessMemory:
             return b""
         if self._fd < 0:
             return self._peek(address, size)
+        # Hot: nearly every read is whole at once.
+        try:
+            part = os.pread(self._fd, size, address)
+            if len(part) == size:
+                return part
+        except OSError:
+            pass  # looked at below
+        return self._read_in_parts(address, size)
+
+    def _read_in_parts(self, address: int, size: int) -> bytes:
         parts = []
         while size > 0:
             try:

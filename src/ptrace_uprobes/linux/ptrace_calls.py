@@ -206,9 +206,10 @@ def has_queued_trap(tid: int, code: int = SI_KERNEL) -> bool:
     return False
 
 
-# struct user_fpregs_struct (the FXSAVE image): the 64-bit FIP is at byte 8.
+# struct user_fpregs_struct (the FXSAVE image): the 64-bit FIP is at byte 8, XMM0 at 160.
 _FXSAVE_SIZE = 512
 _FXSAVE_RIP = 8
+_FXSAVE_XMM = 160
 
 
 def get_fp_instruction_pointer(tid: int) -> int:
@@ -217,6 +218,14 @@ def get_fp_instruction_pointer(tid: int) -> int:
     call(GETFPREGS, tid, 0, ctypes.addressof(image))
     value: int = struct.unpack_from("<Q", image.raw, _FXSAVE_RIP)[0]
     return value
+
+
+def get_vector_register(tid: int, number: int) -> bytes:
+    """The 16 bytes of XMM`number`."""
+    image = (ctypes.c_char * _FXSAVE_SIZE)()
+    call(GETFPREGS, tid, 0, ctypes.addressof(image))
+    start = _FXSAVE_XMM + 16 * number
+    return image.raw[start : start + 16]
 
 
 def set_fp_instruction_pointer(tid: int, address: int) -> None:

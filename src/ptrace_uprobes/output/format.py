@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from ptrace_uprobes.definition.definition import Definition
 from ptrace_uprobes.engine import SitePlan
 from ptrace_uprobes.output.summary import Summary
 from ptrace_uprobes.probe import Hit
@@ -15,7 +16,7 @@ __all__ = ["Format"]
 class Format(Protocol):
     """Each method gives whole lines, with their line ends."""
 
-    def hit_formatter(self, spec: str) -> Callable[[Hit], str]:
+    def hit_formatter(self, definition: Definition) -> Callable[[Hit], str]:
         """A function for the hits of one probe, with what is constant for it worked out."""
 
     def plan(self, plan: SitePlan) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from json import dumps
+from json import JSONEncoder, dumps
+from typing import Any
 
+from ptrace_uprobes.definition.definition import Definition
 from ptrace_uprobes.engine import SitePlan
+from ptrace_uprobes.output.recorded import REGISTERS, data_of
+from ptrace_uprobes.output.request import NOTHING, Request
 from ptrace_uprobes.output.summary import ProbeSummary, Summary
 from ptrace_uprobes.output.threads import ThreadFacts
 from ptrace_uprobes.probe import Hit
@@ -13,20 +17,24 @@ from ptrace_uprobes.probe import Hit
 __all__ = ["JsonLinesFormat"]
 
 _NAMES_KEPT = 4096
+_compact = JSONEncoder(separators=(",", ":")).encode  # dumps() would make one at each call
 
 
 class JsonLinesFormat:
-    """Addresses are strings (`"0x7f.."`): 64 bits do not fit a JSON reader's double."""
+    """Addresses and registers are strings (`"0x7f.."`): 64 bits do not fit a JSON reader's
+    double."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: Request = NOTHING) -> None:
+        self._request = request
         self._names: dict[str, str] = {}
-        self._threads = ThreadFacts("comm")
+        self._threads = ThreadFacts()
 
-    def hit_formatter(self, spec: str) -> Callable[[Hit], str]:
+    def hit_formatter(self, definition: Definition) -> Callable[[Hit], str]:
         names = self._names
         name_of = self._name_of
         comm_of = self._threads.comm
-        probe_and_address = f',"probe":{dumps(spec)},"address":"'
+        probe_and_address = f',"probe":{dumps(definition.text)},"address":"'
+        more = self._more_of(definition)
 
         def format_hit(hit: Hit) -> str:
             # Hot: once per hit. What needs escaping is escaped beforehand; the rest are integers.
@@ -34,33 +42,63 @@ class JsonLinesFormat:
             comm = comm_of(pid, tid)
             return (
                 f'{{"type":"hit","time_ns":{hit.time_ns},"pid":{pid},"tid":{tid},"comm":'
-                f'{names.get(comm) or name_of(comm)}{probe_and_address}{hit.address:#x}"}}\n'
+                f'{names.get(comm) or name_of(comm)}{probe_and_address}{hit.address:#x}"'
+                f"{more(hit) if more is not None else ''}}}\n"
             )
 
         return format_hit
 
     def plan(self, plan: SitePlan) -> str:
-        return _line(
-            {
-                "type": "plan",
-                "probe": plan.probe.spec,
-                "address": f"{plan.address:#x}",
-                "bytes": plan.code.hex(),
-                "instruction": plan.instruction,
-                "mechanism": plan.mechanism,
-                "reason": plan.reason,
-            }
-        )
+        definition = plan.probe.definition
+        record: dict[str, object] = {
+            "type": "plan",
+            "probe": plan.probe.spec,
+            "address": f"{plan.address:#x}",
+            "bytes": plan.code.hex(),
+            "instruction": plan.instruction,
+            "mechanism": plan.mechanism,
+            "reason": plan.reason,
+        }
+        if definition.is_return:
+            record["return"] = True
+        if definition.fetchargs:
+            record["args"] = [argument.name for argument in definition.fetchargs]
+        if plan.probe.filter_text:
+            record["filter"] = plan.probe.filter_text
+        return _line(record)
 
     def summary(self, summary: Summary) -> str:
         return _line(
             {
                 "type": "summary",
-                "probes": {probe.spec: _probe(probe) for probe in summary.probes},
+                "probes": {probe.name: _probe(probe) for probe in summary.probes},
                 "mechanisms": dict(summary.mechanisms),
                 "exit_status": summary.exit_status,
             }
         )
+
+    def _more_of(self, definition: Definition) -> Callable[[Hit], str] | None:
+        """A function for the fields that not every probe has; None if this one has none."""
+        is_return, has_arguments = definition.is_return, bool(definition.fetchargs)
+        request = self._request
+        if not (is_return or has_arguments or request):
+            return None
+
+        def more(hit: Hit) -> str:
+            text = ""
+            if is_return:
+                text = f',"function":"{hit.function:#x}","return_value":"{hit.return_value:#x}"'
+            fetcher = hit.fetcher
+            if has_arguments and fetcher is not None:
+                text += f',"args":{_compact(fetcher.as_json(hit.values))}'
+            if request:
+                text += "".join(
+                    f',"{name}":{_compact(value)}'
+                    for name, value in _requested(hit, request).items()
+                )
+            return text
+
+        return more
 
     def _name_of(self, comm: str) -> str:
         if len(self._names) >= _NAMES_KEPT:
@@ -69,12 +107,36 @@ class JsonLinesFormat:
         return name
 
 
+def _requested(hit: Hit, request: Request) -> dict[str, Any]:
+    """What `--request` adds."""
+    record: dict[str, Any] = {}
+    if request.regs:
+        registers = hit.registers
+        record["regs"] = {name: f"{getattr(registers, name):#x}" for name in REGISTERS}
+    if request.data_length is not None:
+        data = data_of(hit, request.data_length)
+        record["data"] = "(fault)" if data is None else data.hex()
+    if request.stack:
+        stack = hit.stack()
+        record["stack"] = [
+            {"address": f"{frame.address:#x}", "symbol": frame.symbol, "module": frame.module}
+            for frame in stack.frames
+        ]
+        if stack.cut is not None:
+            record["stack_cut"] = stack.cut
+    return record
+
+
 def _line(record: dict[str, object]) -> str:
-    return dumps(record, separators=(",", ":")) + "\n"
+    return _compact(record) + "\n"
 
 
 def _probe(probe: ProbeSummary) -> dict[str, object]:
     record: dict[str, object] = {"hits": probe.hits, "missed": probe.missed}
+    if probe.filtered is not None:
+        record["filtered"] = probe.filtered
+    if probe.unreturned is not None:
+        record["unreturned"] = probe.unreturned
     if probe.sites:
         record["sites"] = {
             site.name: {"hits": site.hits, "missed": site.missed} for site in probe.sites

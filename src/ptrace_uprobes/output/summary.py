@@ -25,12 +25,18 @@ class SiteSummary:
 
 @dataclass(frozen=True, slots=True)
 class ProbeSummary:
-    """One SPEC's totals."""
+    """One probe's totals."""
 
-    spec: str
+    name: str
+    """The SPEC as given; with the filter where several probes have the same SPEC."""
     hits: int
     missed: int
     missed_causes: Mapping[str, int]
+    filtered: int | None
+    """Hits that its filter rejected; None if it has none."""
+    unreturned: int | None
+    """Calls that were left without a return; None if it is no return probe."""
+    unreturned_causes: Mapping[str, int]
     handler_errors: int
     sites: tuple[SiteSummary, ...]
     """Empty unless the SPEC names many places."""
@@ -69,13 +75,18 @@ class Summary:
 
 def summarize(result: Result, probes: Iterable[Probe], preferred: str) -> Summary:
     """Take the totals of `probes` once the run has ended."""
+    probes = list(probes)
+    times = Counter(probe.spec for probe in probes)
     return Summary(
         probes=tuple(
             ProbeSummary(
-                spec=probe.spec,
+                name=_name_of(probe) if times[probe.spec] > 1 else probe.spec,
                 hits=result.hits.get(probe, probe.hits),
                 missed=result.missed.get(probe, probe.missed),
                 missed_causes=dict(probe.missed_causes),
+                filtered=probe.filtered if probe.filter_text else None,
+                unreturned=probe.unreturned if probe.definition.is_return else None,
+                unreturned_causes=dict(probe.unreturned_causes),
                 handler_errors=probe.handler_errors,
                 sites=_sites_of(probe),
                 not_found=_text(result.not_found.get(probe)),
@@ -87,6 +98,10 @@ def summarize(result: Result, probes: Iterable[Probe], preferred: str) -> Summar
         exit_status=result.exit_status,
         ended=result.ended,
     )
+
+
+def _name_of(probe: Probe) -> str:
+    return f"{probe.spec} if {probe.filter_text}" if probe.filter_text else probe.spec
 
 
 def _text(error: UprobesError | None) -> str | None:

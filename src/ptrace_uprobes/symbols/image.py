@@ -13,6 +13,7 @@ from typing import Final
 from ptrace_uprobes.addresses import ElfAddr
 from ptrace_uprobes.errors import UnreadableElf
 from ptrace_uprobes.symbols import debug_files
+from ptrace_uprobes.symbols.call_frames import CallFrames, call_frames_of
 from ptrace_uprobes.symbols.close_names import close_names
 from ptrace_uprobes.symbols.dynamic import read_dynamic
 from ptrace_uprobes.symbols.find_tables import dynamic_table, static_table
@@ -96,6 +97,24 @@ class Image:
 
     def is_code(self, address: int) -> bool:
         return any(segment.contains(address) for segment in self._code)
+
+    def address_of(self, offset: int) -> ElfAddr | None:
+        """Where the file's byte `offset` belongs in memory; None if no segment has it."""
+        for segment in self.segments:
+            delta = offset - segment.offset
+            if 0 <= delta < segment.file_size:
+                return ElfAddr(segment.address + delta)
+        return None
+
+    def offset_of(self, address: ElfAddr) -> int | None:
+        """Where in the file the byte at `address` is; None if it is in no segment of it."""
+        return self._headers.offset_of(address)
+
+    @functools.cached_property
+    def is_go(self) -> bool:
+        """Made by the Go compiler: its runtime finds lines, and stack maps, by this section."""
+        names = (".gopclntab", ".data.rel.ro.gopclntab")
+        return any(self._headers.section(name) is not None for name in names)
 
     def lookup(self, name: str, version: str | None = None) -> list[Symbol]:
         """The code of exactly this name, in the order of addresses, one symbol an address.
@@ -226,31 +245,48 @@ class Image:
     def _functions(self) -> FunctionIndex:
         return FunctionIndex(self._tables, self.is_code)
 
+    @functools.cached_property
+    def call_frames(self) -> CallFrames:
+        """How to unwind its stack frames: what the file itself says."""
+        return call_frames_of(self._source, self._headers)
+
+    @functools.cached_property
+    def separate_call_frames(self) -> CallFrames | None:
+        """What its debug file says of that, if there is one."""
+        if self._debug_file is None:
+            return None
+        try:
+            return call_frames_of(self._debug_file, read_headers(self._debug_file))
+        except UnreadableElf:
+            return None
+
     def _separate_tables(self) -> Iterator[SymbolTable | None]:
         compressed = debug_files.embedded(self._source, self._headers)
         if compressed is not None:
             yield self._static_table_of(compressed)
+        if self._debug_file is not None:
+            yield self._static_table_of(self._debug_file)
+
+    @functools.cached_property
+    def _debug_file(self) -> Source | None:
+        """The separate file that is this build's."""
         link = debug_files.read_debug_link(self._source, self._headers)
         # Debug files lie where the file itself is, not where a link to it is.
         origin = self.path if self.root else os.path.realpath(self.path)
         for path, crc in debug_files.candidates(
             origin, self.root, self.build_id, link, self._debug_root
         ):
-            table = self._table_of_debug_file(path, crc)
-            if table is not None:
-                yield table
-                return
-
-    def _table_of_debug_file(self, path: str, crc: int | None) -> SymbolTable | None:
-        try:
-            source = FileSource(path, path)
-        except UnreadableElf:
-            return None  # most candidates do not exist
-        if source.identity == self.identity:
-            return None
-        if crc is not None and not debug_files.crc_matches(source, crc):
-            return None
-        return self._static_table_of(source)
+            try:
+                source = FileSource(path, path)
+            except UnreadableElf:
+                continue  # most candidates do not exist
+            if source.identity == self.identity:
+                continue
+            if crc is not None and not debug_files.crc_matches(source, crc):
+                continue
+            if self._static_table_of(source) is not None:
+                return source
+        return None
 
     def _static_table_of(self, source: Source) -> SymbolTable | None:
         """A debug file's table; a file that cannot be read, or of another build, is as none."""

@@ -55,6 +55,11 @@ class Module:
     def to_elf(self, address: VirtAddr) -> ElfAddr:
         return ElfAddr(address - self.bias)
 
+    def file_to_virtual(self, offset: int) -> VirtAddr | None:
+        """Where the file's byte `offset` is mapped; None if no segment has it."""
+        address = self.image.address_of(offset)
+        return None if address is None else self.to_virtual(address)
+
     @functools.lru_cache(maxsize=1024)  # noqa: B019  # keeps small values, not processes
     def matches(self, name: str) -> bool:
         """Whether a user who says `name` means this module.

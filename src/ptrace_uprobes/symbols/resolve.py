@@ -44,6 +44,8 @@ def resolve(spec: Spec, modules: Sequence[Module]) -> list[Place]:
     Raises `BadAddress` if the only such places hold no code, and `UnreadableElf` if the
     module that the spec names cannot be read any more.
     """
+    if spec.file_offset is not None:
+        return list(_resolve_file_offset(spec, spec.file_offset, modules))
     if spec.name is None:
         return _resolve_address(spec, modules)
     for group in _searched(spec, modules):
@@ -124,6 +126,18 @@ def _resolve_address(spec: Spec, modules: Sequence[Module]) -> list[Place]:
         symbol = found[0] if found is not None else None
         places.append(Place(module, symbol, module.to_virtual(address), label, False))
     return places
+
+
+def _resolve_file_offset(spec: Spec, offset: int, modules: Sequence[Module]) -> Iterator[Place]:
+    for module in modules:
+        if spec.module is None or not module.matches(spec.module):
+            continue
+        address = module.image.address_of(offset)
+        if address is None or not module.image.is_code(address):
+            raise BadAddress(offset, f"{module.name} has no code at that offset")
+        found = module.image.symbol_at(address)
+        symbol = found[0] if found is not None else None
+        yield Place(module, symbol, module.to_virtual(address), f"{offset:#x}", False)
 
 
 def explain_missing(spec: Spec, modules: Sequence[Module]) -> UprobesError:

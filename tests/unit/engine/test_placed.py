@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ptrace_uprobes.addresses import FileOffset, VirtAddr
-from ptrace_uprobes.definition.spec import parse_spec
+from ptrace_uprobes.definition.definition import parse_definition
 from ptrace_uprobes.engine.placed import PlacedSite
 from ptrace_uprobes.linux.maps import Mapping
 from ptrace_uprobes.probe import Handler, Hit, Probe, SiteCount
@@ -36,7 +36,7 @@ class _Host:
 
 
 def _count(handler: Handler | None = None) -> SiteCount:
-    probe = Probe(parse_spec("f"), handler, _Host(), blocking=False)
+    probe = Probe(parse_definition("f"), handler, _Host(), blocking=False)
     return SiteCount(probe, "f", SITE, "/bin/a")
 
 

@@ -7,13 +7,23 @@ import os
 import threading
 from pathlib import Path
 
+from ptrace_uprobes.definition.definition import parse_definition
 from ptrace_uprobes.output.jsonl import JsonLinesFormat
+from ptrace_uprobes.output.request import Request
 from ptrace_uprobes.output.summary import summarize
-from tests.unit.output.fakes import FakeSite, a_hit, a_plan, a_probe, a_result
+from tests.unit.output.fakes import (
+    FakeFrame,
+    FakeSite,
+    FakeStack,
+    a_hit,
+    a_plan,
+    a_probe,
+    a_result,
+)
 
 
 def test_a_hit_record_has_exactly_these_fields_in_this_order() -> None:
-    line = JsonLinesFormat().hit_formatter("libc:malloc")(a_hit())
+    line = JsonLinesFormat().hit_formatter(parse_definition("libc:malloc"))(a_hit())
     assert line.endswith("\n")
     assert list(json.loads(line).items()) == [
         ("type", "hit"),
@@ -28,7 +38,10 @@ def test_a_hit_record_has_exactly_these_fields_in_this_order() -> None:
 
 def test_the_probe_of_a_record_is_the_spec_as_given_whatever_it_holds() -> None:
     spec = 'odd"\\path/é:f*'
-    assert json.loads(JsonLinesFormat().hit_formatter(spec)(a_hit()))["probe"] == spec
+    assert (
+        json.loads(JsonLinesFormat().hit_formatter(parse_definition(spec))(a_hit()))["probe"]
+        == spec
+    )
 
 
 def test_a_thread_name_of_any_bytes_keeps_the_record_valid() -> None:
@@ -36,12 +49,86 @@ def test_a_thread_name_of_any_bytes_keeps_the_record_valid() -> None:
     before = comm.read_text()[:-1]
     try:
         comm.write_bytes(b'"\\\n\xff\x01')
-        line = JsonLinesFormat().hit_formatter("f")(a_hit())
+        line = JsonLinesFormat().hit_formatter(parse_definition("f"))(a_hit())
     finally:
         comm.write_text(before)
     assert line.count("\n") == 1
     assert line.isascii()
     assert os.fsencode(json.loads(line)["comm"]) == b'"\\\n\xff\x01'
+
+
+def test_fetchargs_are_an_object_of_their_names() -> None:
+    form = JsonLinesFormat().hit_formatter(parse_definition("f a=%di b=+0(%si):string"))
+    record = json.loads(form(a_hit(arguments={"a": 7, "b": 'x"\n'})))
+    assert record["args"] == {"a": 7, "b": 'x"\n'}
+
+
+def test_a_return_has_its_function_and_its_value() -> None:
+    form = JsonLinesFormat().hit_formatter(parse_definition("f%return"))
+    record = json.loads(form(a_hit(address=0x401234, function=0x401000, return_value=2**64 - 1)))
+    assert record["address"] == "0x401234"
+    assert record["function"] == "0x401000"
+    assert record["return_value"] == "0xffffffffffffffff"
+
+
+def test_what_was_requested_is_there_and_nothing_else() -> None:
+    frames = FakeStack(
+        (FakeFrame(0x401000, "f", "prog"), FakeFrame(0x7F0000000010, None, None)), "limit"
+    )
+    hit = a_hit(
+        registers={"rdi": 0x1000, "rip": 0x401000}, memory={0x1000: b"\x00a"}, frames=frames
+    )
+    definition = parse_definition("f")
+
+    def record(request: Request) -> dict[str, object]:
+        fields: dict[str, object] = json.loads(
+            JsonLinesFormat(request).hit_formatter(definition)(hit)
+        )
+        return {name: fields[name] for name in list(fields)[7:]}
+
+    regs = record(Request(regs=True))["regs"]
+    assert isinstance(regs, dict)
+    assert (regs["rdi"], regs["rip"]) == ("0x1000", "0x401000")
+    assert record(Request(data_length=2)) == {"data": "0061"}
+    assert record(Request(data_length=3)) == {"data": "(fault)"}
+    assert record(Request(stack=True)) == {
+        "stack": [
+            {"address": "0x401000", "symbol": "f", "module": "prog"},
+            {"address": "0x7f0000000010", "symbol": None, "module": None},
+        ],
+        "stack_cut": "limit",
+    }
+
+
+def test_a_plan_record_tells_of_returns_fetchargs_and_filters_where_there_are_any() -> None:
+    plan = a_plan(spec="f%return size=$retval", filter_text="size > 3")
+    record = json.loads(JsonLinesFormat().plan(plan))
+    assert {name: record[name] for name in ("return", "args", "filter")} == {
+        "return": True,
+        "args": ["size"],
+        "filter": "size > 3",
+    }
+
+
+def test_a_summary_record_counts_filtered_and_unreturned_where_they_apply() -> None:
+    probes = [
+        a_probe("f", FakeSite("f", "/x", 1), filter_text="a > 3", filtered=9),
+        a_probe("g%return", FakeSite("g", "/x", 4), unreturned_causes={"its thread ended": 2}),
+    ]
+    record = json.loads(JsonLinesFormat().summary(summarize(a_result(*probes), probes, "auto")))
+    assert record["probes"] == {
+        "f": {"hits": 1, "missed": 0, "filtered": 9},
+        "g%return": {"hits": 4, "missed": 0, "unreturned": 2},
+    }
+
+
+def test_two_probes_of_one_spec_are_told_apart_by_their_filters() -> None:
+    probes = [
+        a_probe("f", FakeSite("f", "/x", 1), filter_text="a > 3", filtered=1),
+        a_probe("f", FakeSite("f", "/x", 2)),
+    ]
+    record = json.loads(JsonLinesFormat().summary(summarize(a_result(*probes), probes, "auto")))
+    assert list(record["probes"]) == ["f if a > 3", "f"]
 
 
 def test_a_plan_record_has_exactly_these_fields() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from ptrace_uprobes.cli.options import HandlerReference, Options, parse
+from ptrace_uprobes.cli.arguments import parse
+from ptrace_uprobes.cli.options import HandlerReference, Options, ProbeOption
 from ptrace_uprobes.errors import UsageError
+from ptrace_uprobes.output.request import NOTHING, Request
 
 
 def options(*arguments: str) -> Options:
@@ -17,7 +19,7 @@ def options(*arguments: str) -> Options:
 def test_everything_after_the_two_dashes_is_the_commands_own() -> None:
     parsed = options("-e", "f", "--", "sort", "-o", "x", "--count", "--", "-e", "--help")
     assert parsed.command == ("sort", "-o", "x", "--count", "--", "-e", "--help")
-    assert parsed.specs == ("f",)
+    assert parsed.probes == (ProbeOption("f"),)
     assert parsed.output is None
     assert not parsed.count
 
@@ -35,14 +37,15 @@ def test_a_command_whose_name_begins_with_a_dash_can_be_run() -> None:
 def test_pids_and_probes_may_be_repeated_and_keep_their_order() -> None:
     parsed = options("-p", "7", "--pid", "3", "-p", "7", "-e", "b", "--probe=a", "-e", "b")
     assert parsed.pids == (7, 3)
-    assert parsed.specs == ("b", "a")
+    assert parsed.probes == (ProbeOption("b"), ProbeOption("a"))
 
 
 def test_the_defaults_are_text_to_standard_error_and_auto() -> None:
     assert options("-p", "1", "-e", "f") == Options(
         pids=(1,),
         command=(),
-        specs=("f",),
+        probes=(ProbeOption("f"),),
+        request=NOTHING,
         handler=None,
         follow_forks=False,
         output=None,
@@ -53,6 +56,11 @@ def test_the_defaults_are_text_to_standard_error_and_auto() -> None:
         mechanism="auto",
         colocate="auto",
         explain=False,
+        emit=None,
+        trace_marker=False,
+        trace_instance=None,
+        merge=None,
+        hits_file=None,
     )
 
 
@@ -61,11 +69,14 @@ def test_every_option_is_understood() -> None:
         *("-p", "1", "-e", "f", "--handler", "a:b.py:on_hit", "-f", "-o", "x"),
         *("--format", "jsonl", "--count", "--max-hits", "3", "--duration", "0.5"),
         *("--mechanism", "step", "--colocate", "on", "--explain"),
+        *("--filter", "a > 3", "--request", "regs, data,stack", "--length", "8"),
+        *("--trace-marker", "--trace-instance", "mine"),
     )
     assert parsed == Options(
         pids=(1,),
         command=(),
-        specs=("f",),
+        probes=(ProbeOption("f", "a > 3"),),
+        request=Request(regs=True, data_length=8, stack=True),
         handler=HandlerReference("a:b.py", "on_hit"),
         follow_forks=True,
         output="x",
@@ -76,6 +87,11 @@ def test_every_option_is_understood() -> None:
         mechanism="step",
         colocate="on",
         explain=True,
+        emit=None,
+        trace_marker=True,
+        trace_instance="mine",
+        merge=None,
+        hits_file=None,
     )
 
 
@@ -104,6 +120,24 @@ def test_every_option_is_understood() -> None:
         (("-p", "1", "-e", "f", "--handler", ":f"), "FILE.py:FUNCTION"),
         (("-p", "1", "-e", "f", "--handler", "file.py:no-name"), "FILE.py:FUNCTION"),
         (("-p", "1", "-e", "f", "--frobnicate"), "--frobnicate"),
+        (("-p", "1", "-e", "f", "--request", "regs,stackk"), "'stackk'"),
+        (("-p", "1", "-e", "f", "--request", ""), "''"),
+        (("-p", "1", "-e", "f", "--request", "data"), "--length N"),
+        (("-p", "1", "-e", "f", "--length", "8"), "--request data"),
+        (("-p", "1", "-e", "f", "--request", "data", "--length", "0"), "--length"),
+        (("-p", "1", "-e", "f", "--request", "data", "--length", "65537"), "65536"),
+        (("-p", "1", "-e", "f", "--emit", "perf"), "--emit"),
+        (("-p", "1", "-e", "f", "--emit", "kernel", "--explain"), "not both"),
+        (("-p", "1", "-e", "f", "--trace-instance", "x"), "--trace-marker"),
+        (("-p", "1", "--filter", "x"), "belongs to no probe"),
+        (("-p", "1", "-e", "f", "--filter", "x", "--filter", "y"), "'y' belongs to no probe"),
+        (("-p", "1", "--filter", "x", "--filter", "y", "-e", "f"), "join them with &&"),
+        (("-p", "1", "--filter", "x", "-e", "f", "--filter", "y"), "'x' belongs to no probe"),
+        (("--merge", "trace"), "HITS_FILE"),
+        (("--merge", "trace", "hits", "more"), "HITS_FILE"),
+        (("--merge", "trace", "-p", "1", "-e", "f"), "-o FILE"),
+        (("--merge", "trace", "-p", "1", "-e", "f", "-o", "x", "--count"), "--count"),
+        (("--merge", "trace", "-p", "1", "-e", "f", "-o", "x", "--explain"), "--merge"),
     ],
 )
 def test_wrong_usage_is_named_and_exits_with_2(arguments: tuple[str, ...], words: str) -> None:
@@ -111,6 +145,43 @@ def test_wrong_usage_is_named_and_exits_with_2(arguments: tuple[str, ...], words
         parse(arguments)
     assert words in str(caught.value)
     assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "probes"),
+    [
+        (("-e", "a", "--filter", "x"), [("a", "x")]),
+        (("-e", "a", "-e", "b", "--filter", "x"), [("a", "x"), ("b", "x")]),
+        (("-e", "a", "--filter", "x", "-e", "b"), [("a", "x"), ("b", None)]),
+        (("-e", "a", "--filter", "x", "-e", "b", "--filter", "y"), [("a", "x"), ("b", "y")]),
+        (("--filter", "x", "-e", "a", "-e", "b"), [("a", "x"), ("b", "x")]),
+        (("--filter", "x", "-e", "a", "--filter", "y", "-e", "b"), [("a", "y"), ("b", "x")]),
+        (("-e", "a", "--filter=x", "--probe=a", "--count", "-e", "a"), [("a", "x"), ("a", None)]),
+        (("-e--filter", "--filter", "-e"), [("--filter", "-e")]),
+    ],
+)
+def test_a_filter_belongs_to_the_probes_before_it_that_have_none(
+    arguments: tuple[str, ...], probes: list[tuple[str, str | None]]
+) -> None:
+    assert options("-p", "1", *arguments).probes == tuple(
+        ProbeOption(spec, condition) for spec, condition in probes
+    )
+
+
+def test_a_filter_of_the_commands_own_is_the_commands() -> None:
+    parsed = options("-e", "a", "--", "cmd", "-e", "b", "--filter", "x")
+    assert parsed.probes == (ProbeOption("a"),)
+
+
+def test_merge_without_probes_takes_the_file_of_hits() -> None:
+    parsed = options("--merge", "trace", "-o", "out", "hits")
+    assert (parsed.merge, parsed.hits_file, parsed.output) == ("trace", "hits", "out")
+    assert parsed.command == ()
+
+
+def test_merge_with_probes_has_a_command() -> None:
+    parsed = options("--merge", "trace", "-o", "out", "-e", "f", "sort")
+    assert (parsed.merge, parsed.hits_file, parsed.command) == ("trace", None, ("sort",))
 
 
 def test_help_and_version_are_answered_at_once(capsys: pytest.CaptureFixture[str]) -> None:

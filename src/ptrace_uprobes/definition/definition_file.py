@@ -1,0 +1,40 @@
+"""A file of definitions: one a line, in any notation. `#` begins a comment."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ptrace_uprobes.definition.definition import parse_definition
+from ptrace_uprobes.errors import BadSpec, UsageError
+
+__all__ = ["read_definitions"]
+
+_LARGEST: Final = 1 << 24
+_COMMENT: Final = re.compile(r"(?:^|(?<=[ \t\v\f]))#.*")
+"""A path may hold a `#`, so one that follows no blank is none (save in the kernel's notation)."""
+
+
+def read_definitions(path: str) -> list[str]:
+    """The definitions of a file, checked; raises `UsageError` that names FILE:LINE."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            content = file.read(_LARGEST + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"cannot read definitions from {path!r}: {reason}") from error
+    if len(content) > _LARGEST:
+        raise UsageError(f"cannot read definitions from {path!r}: it is larger than 16 MiB")
+    found = []
+    for number, line in enumerate(content.removeprefix("\ufeff").split("\n"), 1):
+        text = _COMMENT.sub("", line, count=1).rstrip(" \t\v\f\r")
+        if not text:
+            continue
+        try:
+            parse_definition(text)
+        except BadSpec as error:
+            raise UsageError(f"{path}:{number}: {error}") from error
+        found.append(text.lstrip(" \t\v\f"))
+    if not found:
+        raise UsageError(f"{path!r} holds no definition")
+    return found

@@ -1,0 +1,72 @@
+"""Where instructions begin, as far as a function's start tells."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.decoder import decode
+from ptrace_uprobes.engine.placed import SpaceRecord
+from ptrace_uprobes.errors import BadAddress
+from ptrace_uprobes.symbols.modules import Module
+
+__all__ = ["Boundaries"]
+
+_LONGEST_FUNCTION: Final = 1 << 16
+
+
+class Boundaries:
+    """Refuses addresses inside of instructions."""
+
+    __slots__ = ("_starts",)
+
+    def __init__(self) -> None:
+        self._starts: dict[tuple[int, int, int], frozenset[int]] = {}
+        """Where the instructions of functions begin that were asked about, by address space."""
+
+    def forget(self) -> None:
+        """Other code may be mapped now."""
+        self._starts.clear()
+
+    def check(self, record: SpaceRecord, module: Module, address: VirtAddr) -> None:
+        """Refuse the inside of an instruction, as far as the function's start tells."""
+        found = module.image.symbol_at(module.to_elf(address))
+        if found is None:
+            return
+        symbol, offset = found
+        if offset == 0 or offset > _LONGEST_FUNCTION:
+            return
+        start = VirtAddr(address - offset)
+        starts = self._instruction_starts(record, start, max(symbol.size, offset + 1))
+        if offset in starts:
+            return
+        before = max(known for known in starts if known < offset)
+        after = min((known for known in starts if known > offset), default=None)
+        if after is None:
+            return  # data, or what the decoder does not know: no telling from there on
+        raise BadAddress(
+            address,
+            f"it is inside the instruction at {symbol.name}+{before:#x}; "
+            f"the next one starts at {symbol.name}+{after:#x}",
+        )
+
+    def _instruction_starts(
+        self, record: SpaceRecord, start: VirtAddr, size: int
+    ) -> frozenset[int]:
+        """Offsets of the function's instructions, up to one that cannot be decoded."""
+        key = (record.space.serial, start, size)
+        known = self._starts.get(key)
+        if known is not None:
+            return known
+        architecture = record.space.architecture
+        longest = architecture.max_instruction_size
+        code = record.traps.read_some(start, min(size, _LONGEST_FUNCTION) + longest)
+        starts = [0]
+        while starts[-1] < size:
+            at = starts[-1]
+            instruction = decode(code[at : at + longest], VirtAddr(start + at), architecture)
+            if instruction is None:
+                break
+            starts.append(at + len(instruction.code))
+        self._starts[key] = frozenset(starts)
+        return self._starts[key]

@@ -1,0 +1,85 @@
+"""Slots for new sites: found or made, filled and written before any trap is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
+from ptrace_uprobes.engine.regions import Regions
+from ptrace_uprobes.errors import MemoryFault, RemoteCallFailed
+from ptrace_uprobes.ssol.plan import Mechanism, OutOfReach, plan_far, plan_without_slot
+
+__all__ = ["SlotWriter"]
+
+
+class SlotWriter:
+    """Gives sites the slots that their plans ask for."""
+
+    __slots__ = ("_regions",)
+
+    def __init__(self, regions: Regions) -> None:
+        self._regions = regions
+
+    def make(self, record: SpaceRecord, fresh: Sequence[PlacedSite]) -> None:
+        """Write the slot of each site that needs one; one that gets none is planned without."""
+        needy = [p for p in fresh if p.plan.slot_size and p.plan.mechanism is not Mechanism.REFUSE]
+        codes: list[tuple[VirtAddr, bytes]] = []
+        for placed in needy:
+            known = record.slots.by_site.get(placed.address)
+            if known is not None:
+                placed.set_slot(known.start)
+        todo = [placed for placed in needy if placed.slot is None]
+        # Per module, so that a new region is as large as all of its sites will need.
+        by_home: dict[tuple[int, int], list[PlacedSite]] = {}
+        for placed in todo:
+            by_home.setdefault(_home(record, placed.address), []).append(placed)
+        for (low, high), group in by_home.items():
+            room = sum((p.plan.slot_size + 15) // 16 * 16 for p in group)
+            grown = False
+            for placed in group:
+                if self._take(record, placed, codes):
+                    continue
+                if not grown:
+                    grown = True
+                    try:
+                        self._regions.make_room(record, low, high, room)
+                    except (RemoteCallFailed, MemoryFault) as error:
+                        record.no_mmap = str(error)
+                if not self._take(record, placed, codes):
+                    placed.plan = plan_without_slot(
+                        placed.plan.code, placed.address, record.space.architecture
+                    )
+        record.slots.write(codes)
+
+    def _take(
+        self, record: SpaceRecord, placed: PlacedSite, codes: list[tuple[VirtAddr, bytes]]
+    ) -> bool:
+        for slot in record.slots.allocate(placed.address, placed.plan.slot_size):
+            try:
+                code = placed.plan.assemble(slot)
+            except OutOfReach:
+                far = plan_far(placed.plan)
+                if far.mechanism is Mechanism.REFUSE:
+                    continue
+                placed.plan = far
+                slot_or_none = next(record.slots.allocate(placed.address, far.slot_size), None)
+                if slot_or_none is None:
+                    return False
+                slot = slot_or_none
+                code = far.assemble(slot)
+            record.slots.enter(placed.address, slot, code)
+            codes.append((slot, code.code))
+            placed.set_slot(slot)
+            return True
+        return False
+
+
+def _home(record: SpaceRecord, address: int) -> tuple[int, int]:
+    module = record.module_at(address)
+    if module is not None:
+        return module.start, module.end
+    mapping = record.mapping_at(address)
+    if mapping is None:
+        return address, address + 1
+    return mapping.start, mapping.end

@@ -1,0 +1,229 @@
+"""Stacks are gdb's, frame by frame: addresses and functions, on real programs.
+
+gdb holds the program while we unwind it from the same registers and the same memory.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from ptrace_uprobes.unwind import Frame, Stack, Unwinder
+from tests.support.build import build_target
+from tests.support.gdb_frames import GdbFrame, StoppedProgram, gdb_at, stopped_by_gdb
+
+pytestmark = pytest.mark.skipif(shutil.which("gdb") is None, reason="needs gdb")
+
+_NO_FRAME_POINTER = ("-O2", "-fomit-frame-pointer")
+_PASS_SIGNALS = (
+    "handle SIGUSR1 nostop noprint pass",
+    "handle SIGSEGV nostop noprint pass",
+)
+
+
+def _stacks(*flags: str) -> Path:
+    return build_target("stacks.c", *_NO_FRAME_POINTER, *flags)
+
+
+def _walk(program: StoppedProgram, limit: int = 1000) -> Stack:
+    return Unwinder(program.module_at, program.read).walk(program.registers, limit)
+
+
+def _plain(name: str) -> str:
+    """Without arguments, and without the marks of a function's parts."""
+    depth, kept = 0, []
+    for letter in name.replace("(anonymous namespace)", "{anonymous}").replace(
+        "operator()", "operator{}"
+    ):
+        depth += letter in "(<"
+        if depth == 0:
+            kept.append(letter)
+        depth -= letter in ")>"
+    text = re.sub(r" const$| *\[clone .*?\]|\.(part|constprop|isra|cold)\b.*", "", "".join(kept))
+    return text.rpartition(" ")[2]
+
+
+def _is_same_function(program: StoppedProgram, ours: Frame, theirs: GdbFrame, exact: bool) -> bool:
+    if theirs.is_signal:
+        return ours.is_signal
+    if ours.is_signal or ours.symbol is None:
+        return (
+            not ours.is_signal and theirs.name is None and program.module_at(ours.address) is None
+        )
+    if theirs.name is None:
+        return ours.symbol.startswith(f"{ours.module}+0x")
+    name = re.sub(r"\+0x[0-9a-f]+$", "", ours.symbol)
+    if _plain(name) == _plain(theirs.name):
+        return True
+    # One function may have many names: gdb's is one if it is where ours is.
+    module = program.module_at(ours.address)
+    assert module is not None
+    found = module.image.symbol_at(module.to_elf(ours.address - (not exact)))  # type: ignore[arg-type]
+    aliases = module.image.lookup(theirs.name)
+    return found is not None and found[0].address in {alias.address for alias in aliases}
+
+
+def _assert_as_gdb(program: StoppedProgram, stack: Stack | None = None) -> Stack:
+    stack = _walk(program) if stack is None else stack
+    assert [hex(f.address) for f in stack] == [hex(f.address) for f in program.frames]
+    exact = True
+    for ours, theirs in zip(stack, program.frames, strict=True):
+        assert _is_same_function(program, ours, theirs, exact), (str(ours), theirs)
+        exact = ours.is_signal
+    assert stack.cut is None
+    return stack
+
+
+@pytest.mark.parametrize(
+    ("what", "depth"),
+    [
+        ("recursion", 56),
+        ("pushes", 6),
+        ("realigned", 6),
+        ("signal", 9),
+        ("altstack", 9),
+        ("fault", 8),
+        ("null", 9),
+        ("thread", 10),
+        ("sorting", 10),
+    ],
+)
+def test_every_kind_of_stack_is_gdb_s(what: str, depth: int) -> None:
+    commands = (*_PASS_SIGNALS, "break stop_here", "run")
+    with stopped_by_gdb([_stacks(), what], *commands) as program:
+        stack = _assert_as_gdb(program)
+        assert len(stack) == depth
+
+
+def test_a_recursion_of_ten_thousand() -> None:
+    with stopped_by_gdb([_stacks(), "recursion", "10000"], "break stop_here", "run") as program:
+        stack = _walk(program, 20_000)
+        assert [f.address for f in stack][:1000] == [f.address for f in program.frames]
+        assert len(stack) == 10_000 + 6
+        assert stack.cut is None
+
+
+def test_no_more_frames_than_the_limit_and_says_so() -> None:
+    with stopped_by_gdb([_stacks(), "recursion"], "break stop_here", "run") as program:
+        stack = _walk(program, 7)
+        assert len(stack) == 7
+        assert stack.cut == "limit of 7 frames"
+
+
+def test_at_every_instruction_of_a_function_with_six_pushes() -> None:
+    with gdb_at([_stacks(), "pushes"], "break *pushes", "run") as gdb:
+        program = gdb.stopped()
+        unwinder = Unwinder(program.module_at, program.read)
+        while program.frames[0].name != "main":
+            _assert_as_gdb(program, unwinder.walk(program.registers))
+            program = gdb.execute("stepi")
+
+
+@pytest.mark.parametrize("flags", [(), ("-Wl,-z,lazy",), ("-Wl,-z,now", "-fcf-protection")])
+def test_at_every_instruction_through_the_plt_and_the_dynamic_linker(
+    flags: tuple[str, ...],
+) -> None:
+    commands = ("break main", "run", "advance clock_gettime@plt")
+    with gdb_at([_stacks(*flags), "clock"], *commands) as gdb:
+        program = gdb.stopped()
+        unwinder = Unwinder(program.module_at, program.read)
+        for _ in range(60):
+            stack = unwinder.walk(program.registers)
+            assert [f.address for f in stack] == [f.address for f in program.frames]
+            assert stack.cut is None
+            program = gdb.execute("stepi")
+
+
+def test_at_every_instruction_of_clock_gettime_in_the_vdso() -> None:
+    commands = ("break main", "run", "break *__vdso_clock_gettime", "continue")
+    with gdb_at([_stacks(), "clock"], *commands) as gdb:
+        program = gdb.stopped()
+        module = program.module_at(program.registers.rip)
+        assert module is not None
+        assert module.name == "[vdso]"
+        unwinder = Unwinder(program.module_at, program.read)
+        for _ in range(40):
+            _assert_as_gdb(program, unwinder.walk(program.registers))
+            program = gdb.execute("stepi")
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["shop::Shelf<int>::take", "__cxa_throw", "_Unwind_RaiseException", "__gxx_personality_v0"],
+)
+def test_a_c_plus_plus_program_while_it_throws(place: str) -> None:
+    target = build_target("exceptions.cpp", *_NO_FRAME_POINTER, "-lstdc++")
+    commands = ("break main", "run", f"break {place}", "continue")
+    with stopped_by_gdb([target], *commands) as program:
+        stack = _assert_as_gdb(program)
+        names = [frame.symbol or "" for frame in stack]
+        assert any(name.startswith("shop::serve(std::function<int (int)>") for name in names)
+
+
+_IN_LIBC = ("set breakpoint pending on", "break __libc_start_main", "run")
+
+
+def test_sort_in_its_comparison(tmp_path: Path) -> None:
+    words = tmp_path / "words"
+    words.write_text("".join(f"{number * 7919 % 1009}\n" for number in range(1009)))
+    sort = shutil.which("sort")
+    assert sort is not None
+    commands = (*_IN_LIBC, "break posix_fadvise64", "continue", "break memcmp", "continue")
+    with stopped_by_gdb([sort, words], *commands) as program:
+        assert len(_assert_as_gdb(program)) > 6
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs sqlite3")
+def test_sqlite3_writing_a_page(tmp_path: Path) -> None:
+    command = ["sqlite3", tmp_path / "a.db", "create table t(a);"]
+    commands = ("set breakpoint pending on", "break pwrite64", "run")
+    with stopped_by_gdb(command, *commands) as program:
+        assert len(_assert_as_gdb(program)) > 10
+
+
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="needs /usr/bin/python3")
+def test_python3_opening_a_file() -> None:
+    command = ["/usr/bin/python3", "-c", "import json; open('/dev/null')"]
+    commands = (*_IN_LIBC, "break opendir", "ignore 2 2", "continue")
+    with stopped_by_gdb(command, *commands) as program:
+        assert len(_assert_as_gdb(program)) > 20
+
+
+def test_debug_frames_are_used_too_beside_the_program_and_in_its_debug_file(
+    tmp_path: Path,
+) -> None:
+    flags = ("-fno-asynchronous-unwind-tables", "-fno-unwind-tables")
+    built = _stacks(*flags)
+    with stopped_by_gdb([built, "pushes"], "break stop_here", "run") as program:
+        _assert_as_gdb(program)
+
+
+def test_in_the_dynamic_linker_before_the_program_nothing_is_made_up() -> None:
+    """Its first function has no CFI: gdb goes on into argc and argv."""
+    with stopped_by_gdb([_stacks(), "pushes"], "starti", "break *$pc", "stepi 2") as program:
+        stack = _walk(program)
+        assert stack.cut is None
+        assert [f.address for f in stack] == [f.address for f in program.frames[: len(stack)]]
+        assert len(stack) == 2
+
+
+def test_a_corrupted_stack_is_cut_with_a_reason() -> None:
+    commands = ("break stop_here", "run", "set $rsp = 16")
+    with stopped_by_gdb([_stacks(), "pushes"], *commands) as program:
+        stack = _walk(program)
+        assert len(stack) == 1
+        assert stack.cut == "the stack cannot be read at 0x10"
+
+
+def test_a_warm_walk_is_fast_enough_to_be_asked_for_at_every_hit() -> None:
+    with stopped_by_gdb([_stacks(), "recursion"], "break stop_here", "run") as program:
+        unwinder = Unwinder(program.module_at, program.read)
+        first = unwinder.walk(program.registers)
+        started = time.perf_counter()
+        for _ in range(100):
+            assert unwinder.walk(program.registers) == first
+        assert (time.perf_counter() - started) / 100 / len(first) < 50e-6  # 2 µs, usually
