@@ -213,7 +213,8 @@ def _midway(program: Path) -> int:
         ("0x7fffffffffff", errors.BadAddress, ""),
         ("", errors.BadSpec, ""),
         ("idle+", errors.BadSpec, ""),
-        ("idle%return", errors.BadSpec, "not supported"),
+        ("idle+4%return", errors.BadSpec, "first instruction"),
+        ("idle %di:string", errors.BadSpec, "string"),
     ],
 )
 def test_a_place_that_is_none_is_refused_and_the_process_lives(

@@ -170,15 +170,17 @@ class _Kernel:
             assert self.clear(), line
         return accepted
 
+    def listed(self) -> list[str]:
+        """What is defined on our file, as the kernel says it."""
+        lines = (self.tracefs / "uprobe_events").read_text().split("\n")
+        return [line for line in lines if f" {self.file}:" in line]
+
     def clear(self) -> int:
         """Remove what is defined on our file; the result is how many there were."""
-        count = 0
-        for line in (self.tracefs / "uprobe_events").read_text().splitlines():
-            command, place = line.split()[:2]
-            if place.startswith(f"{self.file}:"):
-                assert self._write("uprobe_events", "-" + command[1:]), line
-                count += 1
-        return count
+        lines = self.listed()
+        for line in lines:
+            assert self._write("uprobe_events", "-" + line.split()[0][1:]), line
+        return len(lines)
 
     def accepts_filter(self, text: str) -> bool:
         return self._write(f"events/{self.group}/e/filter", text)
@@ -197,6 +199,10 @@ def kernel(tmp_path: Path) -> Iterator[_Kernel]:
         yield asked
     finally:
         asked.clear()
+
+
+HEADS_OF_THE_KERNEL = ("p1:{group}/e {file}:0x10", "pfoo {file}:0x10", "r{group} {file}:0x10")
+"""It looks at the first letter only, and forgets the event's name too."""
 
 
 def _we_accept(line: str) -> bool:
@@ -236,6 +242,14 @@ def test_the_differences_are_those_that_are_listed(kernel: _Kernel) -> None:
         assert (_we_accept(line), kernel.accepts(line)) == (False, True), why
 
 
+def test_the_differences_between_places_are_those_that_are_listed(kernel: _Kernel) -> None:
+    for head in HEADS_OF_THE_KERNEL:
+        line = head.format(group=kernel.group, file=kernel.file)
+        assert (_we_accept(line), kernel.accepts(line)) == (False, True), line
+    line = kernel.line("$retvalx", "r")
+    assert (_we_accept(line), kernel.accepts(line)) == (False, True)
+
+
 @_SLOW
 @given(data=st.data(), is_return=st.booleans())
 def test_every_fetcharg_that_we_can_say_the_kernel_understands(
@@ -247,7 +261,13 @@ def test_every_fetcharg_that_we_can_say_the_kernel_understands(
         for name in chosen
     ]
     line = kernel.line(" ".join(texts), "r" if is_return else "p")
-    assert _we_accept(line) == kernel.accepts(line)
+    accepted = kernel.define(line)
+    listed = kernel.listed()
+    kernel.clear()
+    assert _we_accept(line) == accepted
+    if accepted:
+        # What the kernel says of its events is a definition to us, and the same one.
+        assert [parse_definition(line).fetchargs] == [parse_definition(x).fetchargs for x in listed]
 
 
 _pieces = st.sampled_from(

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+import ptrace_uprobes as pu
 from ptrace_uprobes.unwind import Frame, Stack, Unwinder
 from tests.support.build import build_target
 from tests.support.gdb_frames import GdbFrame, StoppedProgram, gdb_at, stopped_by_gdb
+from tests.support.other_compilers import build_go
 
 pytestmark = pytest.mark.skipif(shutil.which("gdb") is None, reason="needs gdb")
 
@@ -131,6 +134,7 @@ def test_at_every_instruction_through_the_plt_and_the_dynamic_linker(
     with gdb_at([_stacks(*flags), "clock"], *commands) as gdb:
         program = gdb.stopped()
         unwinder = Unwinder(program.module_at, program.read)
+        assert str(unwinder.walk(program.registers)[0].symbol) == "clock_gettime@plt"
         for _ in range(60):
             stack = unwinder.walk(program.registers)
             assert [f.address for f in stack] == [f.address for f in program.frames]
@@ -179,7 +183,7 @@ def test_sort_in_its_comparison(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs sqlite3")
 def test_sqlite3_writing_a_page(tmp_path: Path) -> None:
-    command = ["sqlite3", tmp_path / "a.db", "create table t(a);"]
+    command = ["sqlite3", str(tmp_path / "a.db"), "create table t(a);"]
     commands = ("set breakpoint pending on", "break pwrite64", "run")
     with stopped_by_gdb(command, *commands) as program:
         assert len(_assert_as_gdb(program)) > 10
@@ -209,6 +213,78 @@ def test_in_the_dynamic_linker_before_the_program_nothing_is_made_up() -> None:
         assert stack.cut is None
         assert [f.address for f in stack] == [f.address for f in program.frames[: len(stack)]]
         assert len(stack) == 2
+
+
+@pytest.mark.parametrize("stripped", [False, True])
+def test_a_goroutine(stripped: bool, tmp_path: Path) -> None:
+    """Stripped, it has neither CFI nor symbols: its frame pointers tell all but the outermost."""
+    target = build_go("returns_goroutines.go")
+    place = next(
+        line.split()[0]
+        for line in subprocess.run(
+            ["nm", target], check=True, capture_output=True, text=True
+        ).stdout.splitlines()
+        if line.endswith(" main.probed")
+    )
+    with stopped_by_gdb(
+        [target, "grow", "1", "8"], f"break *0x{place}", "run", "ignore 1 5", "continue"
+    ) as program:
+        # Where the outermost function returns to is 0, which gdb shows as a frame.
+        theirs = [frame.address for frame in program.frames if frame.address != 0]
+        stack = _walk(program)
+        assert [frame.address for frame in stack] == theirs
+        assert stack.cut is None
+        assert (stack[-1].symbol or "").startswith("runtime.goexit")
+    if stripped:
+        bare = tmp_path / "bare"
+        subprocess.run(["strip", "-o", bare, target], check=True)
+        command = [str(bare), "grow", "1", "8"]
+        with stopped_by_gdb(command, f"break *0x{place}", "run", "ignore 1 5", "continue") as other:
+            stack = _walk(other)
+            assert [frame.address for frame in stack] == theirs[: len(stack)]
+            assert len(stack) >= len(theirs) - 2
+            assert stack.cut is not None
+
+
+@pytest.mark.parametrize("mechanism", ["auto", "emulate", "boost", "step"])
+def test_the_stacks_of_hits_at_every_instruction_with_return_probes_waiting(
+    mechanism: str,
+) -> None:
+    """All of them, whatever has been pushed by then, are the same but for the first frame."""
+    target = _stacks()
+    stacks: list[Stack] = []
+
+    def on_hit(hit: pu.Hit) -> None:
+        assert hit.stack()[0].address == hit.address
+        stacks.append(hit.stack())
+
+    with pu.launch([str(target), "pushes"], mechanism=mechanism) as engine:
+        returned = engine.probe("pushes%return")
+        probes = [engine.probe(f"pushes+{at:#x}", on_hit) for at in _instructions(target)]
+        engine.probe("stop_here", on_hit)
+        assert engine.run(timeout=60).exit_status == 0
+        assert [probe.handler_errors for probe in probes] == [0] * len(probes)
+        assert returned.hits == 1
+    assert len(stacks) == len(probes) + 2
+    for stack in stacks:
+        names = [re.sub(r"\+0x.*", "", frame.symbol or "") for frame in stack]
+        inner = ["stop_here", "pushes"] if names[0] == "stop_here" else ["pushes"]
+        assert names[: len(inner) + 1] == [*inner, "main"]
+        assert names[-1] == "_start"
+        assert stack.cut is None
+
+
+def _instructions(target: Path) -> list[int]:
+    """Where the instructions of pushes() begin, as objdump(1) has them."""
+    text = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", "--disassemble=pushes", str(target)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = [int(match, 16) for match in re.findall(r"^ *([0-9a-f]+):\t(?!nop)", text, re.M)]
+    assert len(found) > 20
+    return [address - found[0] for address in found]
 
 
 def test_a_corrupted_stack_is_cut_with_a_reason() -> None:

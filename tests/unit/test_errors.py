@@ -11,6 +11,7 @@ from ptrace_uprobes import errors
 from ptrace_uprobes.errors import (
     AlreadyTraced,
     BadAddress,
+    BadFilter,
     BadSpec,
     CommandNotExecutable,
     CommandNotFound,
@@ -47,6 +48,7 @@ EXAMPLES: list[tuple[UprobesError, str, int, type[Exception]]] = [
     ),
     (UnsupportedTracee(42, "a zombie"), "cannot probe process 42: a zombie", 1, Exception),
     (BadSpec("a b", 1, "a blank"), "bad probe 'a b' at character 2: a blank", 2, ValueError),
+    (BadFilter("a", 1, "an end"), "bad filter 'a' at character 2: an end", 2, ValueError),
     (SymbolNotFound("mallocc", "libc.so.6"), "no symbol 'mallocc' in libc.so.6", 1, LookupError),
     (
         SymbolNotFound("mallocc", "libc.so.6", ("malloc", "calloc")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ptrace_uprobes as pu
@@ -53,5 +54,6 @@ def plant(
             for one in wanted
         ]
     except pu.UprobesError:
-        engine.kill()
+        with suppress(pu.EngineStopped):  # it may have ended by itself
+            engine.kill()
         raise

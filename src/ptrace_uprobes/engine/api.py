@@ -459,10 +459,14 @@ class Engine:
         if self._state.launched and not self._thread.ended:
             kill_quietly(self._state.launched, signal.SIGKILL)
             try:
-                self._thread.call(self._go)
+                self._thread.call(self._let_die)
             except EngineStopped:
                 pass  # it has ended already
             self._thread.wait(None)
+
+    def _let_die(self) -> None:
+        if self._state.frozen:
+            self._tracer.thaw()
 
     def wait_command(self) -> int | None:
         """After a detach: wait until the launched program ends; gives its exit status."""

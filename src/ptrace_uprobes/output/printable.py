@@ -9,7 +9,14 @@ def printable(text: str) -> str:
     """The text with what would break a line, or disturb a terminal, written as escapes."""
     if text.isprintable():
         return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        # A byte that is no UTF-8 (os.fsdecode, "surrogateescape").
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

@@ -26,6 +26,7 @@ from ptrace_uprobes.symbols.headers import (
     read_headers,
     read_interpreter,
 )
+from ptrace_uprobes.symbols.linkage import stub_names
 from ptrace_uprobes.symbols.source import BytesSource, FileIdentity, FileSource, Source
 from ptrace_uprobes.symbols.symbol import FUNCTION_KINDS, Symbol, rank_of, symbol_of
 from ptrace_uprobes.symbols.tables import (
@@ -244,6 +245,22 @@ class Image:
     @functools.cached_property
     def _functions(self) -> FunctionIndex:
         return FunctionIndex(self._tables, self.is_code)
+
+    @functools.cached_property
+    def _stub_names(self) -> dict[int, str]:
+        return stub_names(self._source, self._headers)
+
+    def stub_at(self, address: ElfAddr) -> tuple[str, int] | None:
+        """The function that a stub of the linkage table leads to, and how far into the stub
+        the address is."""
+        names = self._stub_names
+        at = address & ~7
+        name = names.get(at)
+        if name is None:
+            return None
+        if at & 15 and names.get(at - 8) == name:
+            at -= 8
+        return name, address - at
 
     @functools.cached_property
     def call_frames(self) -> CallFrames:

@@ -214,13 +214,19 @@ class Unwinder:
         if is_signal:
             return Frame(pc, _SIGNAL_NAME, module.name, is_signal)
         back = 0 if exact else 1
+        address = module.to_elf(VirtAddr(pc - back))
+        name, offset = module.name, pc - module.bias
         try:
-            found = module.image.symbol_at(module.to_elf(VirtAddr(pc - back)))
+            found = module.image.symbol_at(address)
+            # The linkage table follows a function whose size is not known.
+            stub = None
+            if found is None or found[0].size == 0:
+                stub = module.image.stub_at(address)
         except UprobesError:
-            found = None
-        if found is None:
-            name, offset = module.name, pc - module.bias
-        else:
+            found = stub = None
+        if stub is not None:
+            name, offset = f"{demangle(stub[0])}@plt", stub[1] + back
+        elif found is not None:
             name, offset = demangle(found[0].label), found[1] + back
         return Frame(pc, f"{name}+{offset:#x}" if offset else name, module.name)
 

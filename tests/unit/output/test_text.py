@@ -67,6 +67,7 @@ def test_a_thread_that_has_died_meanwhile_still_gets_its_line() -> None:
 
 def test_a_thread_name_cannot_break_a_line_or_drive_a_terminal() -> None:
     assert printable("a\nb\x1b[2J") == "a\\nb\\x1b[2J"
+    assert printable(os.fsdecode(b"TWO\xf7\xff\x7f")) == "TWO\\xf7\\xff\\x7f"
     assert printable("naïve (x) y") == "naïve (x) y"
 
 

@@ -152,7 +152,7 @@ def _walk_through(data: bytes, seed: int) -> Stack:
     end = max(s.address + s.memory_size for s in image.segments)
     module = Module("/hostile", image, _BIAS, VirtAddr(_BIAS), VirtAddr(_BIAS + end), is_main=True)
     noise = _Noise(seed, _BIAS + low, _BIAS + high)
-    names = "rax rbx rcx rdx rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split()
+    names = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
     registers = SimpleNamespace(**{name: generator.getrandbits(64) for name in names})
     registers.rip = generator.randrange(_BIAS + low, _BIAS + high)
     registers.rsp = _STACK + generator.randrange(64) * 8

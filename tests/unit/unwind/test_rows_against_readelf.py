@@ -29,7 +29,7 @@ _MOST = 6000
 def _rows(path: Path, section: str) -> Iterator[tuple[int, dict[str, str]]]:
     """The address and the columns of each row that readelf prints, of FDEs only."""
     text = subprocess.run(
-        ["readelf", "-wN", f"--debug-dump=frames-interp", "-W", str(path)],
+        ["readelf", "-wN", "--debug-dump=frames-interp", "-W", str(path)],
         check=True,
         capture_output=True,
         text=True,
