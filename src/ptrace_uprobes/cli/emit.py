@@ -76,8 +76,8 @@ def _unused(name: str, taken: set[str]) -> str:
     number = 1
     unused = name
     while unused in taken:
+        number += 1
         end = f"_{number}"
         unused = name[: _LONGEST_NAME - len(end)] + end
-        number += 1
     taken.add(unused)
     return unused

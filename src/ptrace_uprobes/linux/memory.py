@@ -130,6 +130,10 @@ class ProcessMemory:
             done += count
 
     def _peek_word(self, address: int) -> bytes | None:
+        if self._closing:
+            # The process has exec'ed: under its number there is other memory now, which ptrace
+            # would read and write as if it were this.
+            return None
         try:
             value = ptrace_calls.call(ptrace_calls.PEEKTEXT, self.tid, address)
         except (TraceeGone, OSError):

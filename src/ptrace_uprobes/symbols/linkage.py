@@ -24,7 +24,7 @@ _RELOCATION: Final = struct.Struct("<QQq")
 _JUMP: Final = b"\xff\x25"  # jmp *n(%rip)
 _SYMBOL_SIZE: Final = 24
 _LONGEST_NAME: Final = 1 << 14
-_MOST_BYTES: Final = 1 << 24
+_MOST_BYTES: Final = 1 << 23
 
 
 def stub_names(source: Source, headers: Headers) -> dict[int, str]:
@@ -34,6 +34,8 @@ def stub_names(source: Source, headers: Headers) -> dict[int, str]:
     symbols, strings = (_content(source, headers, name)[0] for name in (".dynsym", ".dynstr"))
     words = _words(source, headers)
     names: dict[int, str] = {}
+    of_symbols: dict[int, str] = {}
+    room = _MOST_BYTES
     for section, size in _SECTIONS.items():
         content, address = _content(source, headers, section)
         if section == ".plt.got" and content[:4] == b"\xf3\x0f\x1e\xfa":
@@ -43,7 +45,13 @@ def stub_names(source: Source, headers: Headers) -> dict[int, str]:
             if jump < 0 or jump + 6 > len(content):
                 continue
             word = address + jump + 6 + struct.unpack_from("<i", content, jump + 2)[0]
-            name = _name(symbols, strings, words[word]) if word in words else ""
+            number = words.get(word, 0)
+            name = of_symbols.get(number, "")
+            if not name:
+                name = of_symbols[number] = _name(symbols, strings, number)
+                room -= len(name)
+            if room < 0:
+                return {}  # the names overlap: this is no linker's work
             if name:
                 for part in range(0, size, 8):
                     names[address + at + part] = name
