@@ -112,7 +112,10 @@ class HitRunner:
         """A thread has reached a site."""
         thread.state = RunState.STOPPED
         thread.at_hit = placed
-        if thread.reentries and self._is_reentry(thread, placed):
+        reentries = thread.reentries
+        if placed.in_go:
+            reentries = thread.process.space.extra.goroutine_reentries
+        if reentries and self._is_reentry(thread, placed):
             self._execute(thread, placed, None)
             return
         if placed.internal is not None:
@@ -308,7 +311,9 @@ class HitRunner:
 
     def _is_reentry(self, thread: Thread, placed: PlacedSite) -> bool:
         registers = registers_at(thread, placed)
-        now = fingerprint(registers)
+        now = fingerprint(registers, any_thread=placed.in_go)
+        if placed.in_go:
+            return self._is_reentry_of_goroutine(thread, placed, now)
         for index, reentry in enumerate(thread.reentries):
             if reentry.placed is placed and reentry.registers == now:
                 # Later ones belong to handlers that this execution was left through.
@@ -321,6 +326,16 @@ class HitRunner:
             for reentry in thread.reentries
             if not (reentry.placed is placed and reentry.rsp == registers.rsp)
         ]
+        return False
+
+    @staticmethod
+    def _is_reentry_of_goroutine(thread: Thread, placed: PlacedSite, now: bytes) -> bool:
+        """On whatever thread: the registers tell which goroutine it is."""
+        record: SpaceRecord = thread.process.space.extra
+        for index, reentry in enumerate(record.goroutine_reentries):
+            if reentry.placed is placed and reentry.registers == now:
+                del record.goroutine_reentries[index]
+                return True
         return False
 
     @staticmethod

@@ -31,6 +31,8 @@ class Landings:
         if problem is None:
             code = record.traps.read_some(address, record.space.architecture.max_instruction_size)
             placed = PlacedSite(address, plan(code, address, record.space.architecture))
+            module = record.module_at(address)
+            placed.in_go = module is not None and module.image.is_go
             self._planter.slots.make(record, [placed])
             if placed.plan.mechanism is not Mechanism.REFUSE:
                 record.sites()[self._planter.key(record, address)] = placed

@@ -103,7 +103,7 @@ class PlacedSite:
         }
         simple = (
             len(self.counts) == 1
-            and not (self.entering or self.returns_of or self.watchers)
+            and not (self.in_go or self.entering or self.returns_of or self.watchers)
             and self.counts[0].probe.handler is None
             and self.counts[0] not in self.fetchers
             and self.resume_at != 0
@@ -170,6 +170,8 @@ class SpaceRecord:
     r_debug: VirtAddr | None = None
     goroutine_calls: dict[Any, list[Any]] = field(default_factory=dict)
     """As `Thread.active_calls`, of goroutines, which are not bound to a thread."""
+    goroutine_reentries: list[Reentry] = field(default_factory=list)
+    """As `Thread.reentries`, of goroutines."""
     semaphores: dict[int, int] = field(default_factory=dict)
     """What we have added to counters of the program, by their addresses."""
     no_landings: dict[int, str] = field(default_factory=dict)

@@ -70,20 +70,32 @@ _libc = ctypes.PyDLL(None)
 _libc.syscall.restype = ctypes.c_long
 
 
-def fingerprint(registers: UserRegs) -> bytes:
-    """What must be equal for two looks at a thread to be of the same execution."""
+def fingerprint(registers: UserRegs, *, any_thread: bool = False) -> bytes:
+    """What must be equal for two looks at a thread to be of the same execution.
+
+    `any_thread`: a thread's own base address of thread-local storage does not count.
+    """
     values = [
         getattr(registers, name) & ~(_RF | _TF) if name == "eflags" else getattr(registers, name)
         for name in REGISTERS_THAT_TELL
+        if not (any_thread and name in ("fs_base", "gs_base"))
     ]
     return struct.pack(f"<{len(values)}Q", *values)
 
 
 def note_reentry(thread: Thread, placed: PlacedSite, registers: UserRegs) -> None:
-    """The displaced instruction was hit and did not run: the next arrival is no new hit."""
-    if len(thread.reentries) >= _REENTRIES_KEPT:
-        del thread.reentries[0]
-    thread.reentries.append(Reentry(placed, fingerprint(registers), registers.rsp))
+    """The displaced instruction was hit and did not run: the next arrival is no new hit.
+
+    Go's handler of SIGURG makes the goroutine give way, and another thread may go on with it.
+    """
+    reentries = thread.reentries
+    if placed.in_go:
+        record: SpaceRecord = thread.process.space.extra
+        reentries = record.goroutine_reentries
+    if len(reentries) >= _REENTRIES_KEPT:
+        del reentries[0]
+    tell = fingerprint(registers, any_thread=placed.in_go)
+    reentries.append(Reentry(placed, tell, registers.rsp))
 
 
 def _note_reentry_at(record: SpaceRecord, thread: Thread, slot: Slot, registers: UserRegs) -> None:
