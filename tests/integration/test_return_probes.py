@@ -3,6 +3,7 @@ program is none the wiser. The program's own accounts are the truth."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -100,6 +101,29 @@ def test_what_a_handler_changes_at_a_return_is_what_the_caller_gets(
     # middle() adds what it gets, and one, to its account.
     accounts = {name: int(total) for name, _, _, total in _ACCOUNT.findall(capfd.readouterr().out)}
     assert accounts["middle"] == probe.hits * 1001
+
+
+def test_a_call_costs_two_stops_and_not_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    stops = 0
+    wait = os.waitpid
+
+    def counting(pid: int, options: int) -> tuple[int, int]:
+        nonlocal stops
+        found, status = wait(pid, options)
+        stops += found != 0
+        return found, status
+
+    def stops_of(calls: int) -> int:
+        nonlocal stops
+        with pu.launch([str(build_target("returns_recursion.c")), "1", str(calls)]) as engine:
+            probe = engine.probe("probed%return")
+            stops = 0
+            engine.run(timeout=60)
+        assert probe.hits == calls
+        return stops
+
+    monkeypatch.setattr(os, "waitpid", counting)
+    assert stops_of(5000) - stops_of(1000) == 2 * 4000
 
 
 def test_a_return_probe_can_be_disabled_and_enabled_between_entry_and_return(
