@@ -333,7 +333,10 @@ class Hit:
         return text
 
     def return_now(self, value: int = 0) -> None:
-        """Skip the function: return `value` to its caller. For a function's first instruction."""
+        """Skip the function: return `value` to its caller. For a function's first instruction;
+        raises ValueError at a return."""
+        if self.is_return:
+            raise ValueError("the function has returned already; assign registers.rax instead")
         registers = self.registers
         architecture = self._thread.process.space.architecture
         target = self.read(registers.rsp, architecture.word_size)

@@ -86,7 +86,7 @@ def test_registers_data_and_stack_are_there_when_asked_for(words: Path) -> None:
     assert hit["regs"]["rip"] == hit["address"]
     assert hit["regs"]["rdi"] == "0x1"
     assert hit["regs"]["rdx"] == f"{len(probed.stdout):#x}"
-    assert hit["data"] == "(fault)"  # a file descriptor is no address
+    assert hit["data"] is None  # a file descriptor is no address
     assert hit["stack"][0]["address"] == hit["address"]
     assert hit["stack"][0]["symbol"] in ("write", "__write")
     assert any(frame["module"] == "sort" for frame in hit["stack"])

@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = _run(sys.argv[1:] if arguments is None else arguments)
     # What a handler printed may still be in Python's own buffer, and its reader gone.
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where descriptor 1 was closed
+            sys.stdout.flush()
     except OSError as error:
         error_line(f"cannot write to standard output: {error.strerror}")
         # The interpreter would try again at its end, and complain in its own way.

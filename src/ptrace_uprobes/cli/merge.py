@@ -11,7 +11,7 @@ from typing import IO
 
 from ptrace_uprobes.cli.diagnostics import warning_lines
 from ptrace_uprobes.cli.options import Options
-from ptrace_uprobes.errors import OutputError, UprobesError
+from ptrace_uprobes.errors import OutputError, UprobesError, UsageError
 from ptrace_uprobes.output.sink import Sink
 from ptrace_uprobes.output.timeline import MergeReport, NotATrace, merge
 
@@ -22,6 +22,9 @@ def merge_files(options: Options) -> int:
     """`--merge TRACE [-o FILE] HITS_FILE`; the result is the exit status."""
     assert options.merge is not None
     assert options.hits_file is not None
+    if options.output is not None:
+        _check_not_the_same(options.output, options.merge)
+        _check_not_the_same(options.output, options.hits_file)
     with _input(options.merge) as trace, _input(options.hits_file) as hits:
         if options.output is None:
             with Sink.over(1, "standard output") as sink:
@@ -49,19 +52,34 @@ def merge_into(trace_path: str, path: str) -> None:
     _tell(report)
 
 
-def check_mergeable(path: str) -> None:
-    """Raise `OutputError` if the output cannot be what a run's hits are merged in."""
+def check_mergeable(path: str, trace_path: str) -> None:
+    """Raise an error if the output cannot be what a run's hits are merged in."""
+    _check_not_the_same(path, trace_path)
     if os.path.lexists(path) and not os.path.isfile(path):
         raise OutputError(f"--merge needs a file for -o, and {path} is none")
+
+
+def _check_not_the_same(output: str, source: str) -> None:
+    with suppress(OSError, ValueError):
+        if os.path.samefile(output, source):
+            raise UsageError(f"-o {output} would overwrite {source}, which is to be merged")
 
 
 def _merged(
     trace_path: str, trace: IO[bytes], hits: IO[bytes], write: Callable[[bytes], object]
 ) -> MergeReport:
     try:
-        return merge(trace, hits, write)
+        report = merge(trace, hits, write)
     except NotATrace as error:
         raise NotATrace(f"cannot merge {trace_path}: {error}") from error
+    if not report.is_trace:
+        raise NotATrace(
+            f"cannot merge {trace_path}: it has no line with a time in seconds: is it text, and "
+            "was its trace_clock mono?"
+        )
+    if not report.is_ours:
+        raise NotATrace("cannot merge: the file of hits has neither a hit nor a summary of ours")
+    return report
 
 
 def _tell(report: MergeReport) -> None:

@@ -34,7 +34,7 @@ def record(options: Options, signals: StopSignals) -> int:
     wanted = wanted_probes(options)
     # Opened first: a COMMAND must not have begun when the output turns out not to be writable.
     if options.merge is not None and options.output is not None:
-        check_mergeable(options.output)
+        check_mergeable(options.output, options.merge)
     with ExitStack() as outputs:
         marker = _marker(options, outputs)
         sink = outputs.enter_context(_sink(options))

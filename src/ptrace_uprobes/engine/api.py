@@ -288,6 +288,7 @@ class Engine:
         def act() -> None:
             if probe.enabled != enabled and not probe.removed:
                 probe.mark_enabled(enabled)
+                self._forget_calls(probe)
                 self._tracer.planter.refresh_probe(probe)
 
         self._thread.call(act)
@@ -308,9 +309,14 @@ class Engine:
             if not probe.removed:
                 probe.removed = True
                 self._state.probes.remove(probe)
+                self._forget_calls(probe)
                 self._tracer.planter.refresh_probe(probe)
 
         self._thread.call(act)
+
+    def _forget_calls(self, probe: Probe) -> None:
+        if probe.is_return:
+            self._tracer.returns.probe_out(probe, list(self._state.threads.values()))
 
     @property
     def pid(self) -> int | None:

@@ -16,7 +16,7 @@ from typing import Final
 from ptrace_uprobes.engine.hit_context import HitContext
 from ptrace_uprobes.engine.nonlocal_exits import NonlocalExits
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
-from ptrace_uprobes.engine.returns import ActiveCall, Returns
+from ptrace_uprobes.engine.returns import STILL_ACTIVE, ActiveCall, Returns
 from ptrace_uprobes.engine.signals import (
     deliver,
     fingerprint,
@@ -127,7 +127,8 @@ class HitRunner:
             if ended is not None:
                 self._serve_returns(thread, placed, ended)
                 return
-        if placed.entering:
+        state = self._state
+        if placed.entering and not (state.max_hits and state.total_hits >= state.max_hits):
             self.returns.on_entry(thread, placed)
         self._serve(thread, placed, placed.counts, None)
 
@@ -170,6 +171,8 @@ class HitRunner:
                         continue
             if state.max_hits:
                 if state.total_hits >= state.max_hits:
+                    for lost in counts[index : len(calls)]:
+                        lost.probe.lose_return(STILL_ACTIVE)
                     break
                 state.total_hits += 1
             count.hits += 1

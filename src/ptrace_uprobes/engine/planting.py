@@ -181,8 +181,8 @@ class Planter:
             code = record.traps.read_some(address, record.space.architecture.max_instruction_size)
             placed = PlacedSite(address, plan(code, address, record.space.architecture))
             self.slots.make(record, [placed])
-            if placed.plan.mechanism is Mechanism.REFUSE:
-                return False
+            if placed.plan.mechanism is Mechanism.REFUSE or not record.space.processes:
+                return False  # no trap can be there, or it has exec'ed meanwhile
             record.sites()[self.key(record, address)] = placed
         placed.internal = purpose
         placed.update()
@@ -362,7 +362,9 @@ class Planter:
         for space in self._state.spaces():
             record = record_of(space)
             for placed in self._all(record):
-                if any(count.probe is probe for count in placed.all_counts):
+                if probe in placed.returns_of or any(
+                    count.probe is probe for count in placed.all_counts
+                ):
                     placed.update()
             self.disarm_unwanted(record)
             self.arm(record, [p for p in record.retired.values() if p.wanted])

@@ -18,6 +18,7 @@ the goroutine and the distance to its stack's top, which stays the same when it 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,17 +30,17 @@ from ptrace_uprobes.engine.planting import Planter
 from ptrace_uprobes.fetching.fetcher import Fetcher
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import fast_ptrace
-from ptrace_uprobes.probe import SiteCount
+from ptrace_uprobes.probe import Probe, SiteCount
 from ptrace_uprobes.tracee import AddressSpace, Thread
 
-__all__ = ["ActiveCall", "Returns"]
+__all__ = ["STILL_ACTIVE", "ActiveCall", "Returns"]
 
 _PEEKUSER: Final = ptrace_calls.PEEKUSER
 _RSP: Final = ptrace_calls.USER_OFFSETS["rsp"]
 _LEFT: Final = "left by a jump out of it"
 _AGAIN: Final = "entered again: its goroutine got a larger stack, or panicked"
 _ENDED: Final = "its thread ended"
-_STILL_ACTIVE: Final = "still running when the probes were taken out"
+STILL_ACTIVE: Final = "still running when the probes were taken out"
 _TIDY_AT: Final = 1 << 16
 """Noted calls of one thread that make a look for dead ones worth its while."""
 
@@ -58,9 +59,13 @@ class ActiveCall:
     """What is recorded at its return."""
     suspect: bool = False
     """A jump has gone past it that may have ended it."""
+    inherited: bool = False
+    """It was entered before a fork, by the parent."""
 
     def left(self, why: str) -> None:
-        """It will not return."""
+        """It will not return. What became of one that a parent entered is counted there."""
+        if self.inherited:
+            return
         for count in self.counts:
             count.probe.lose_return(why)
 
@@ -209,18 +214,32 @@ class Returns:
     def probes_out(self, thread: Thread) -> None:
         """The probes are taken out with calls still active."""
         for calls in thread.active_calls.values():
-            self._lose(calls, _STILL_ACTIVE)
+            self._lose(calls, STILL_ACTIVE)
         thread.active_calls.clear()
         record: SpaceRecord | None = thread.process.space.extra
         if record is not None:
-            self.space_ended(record, _STILL_ACTIVE)
+            self.space_ended(record, STILL_ACTIVE)
+
+    def probe_out(self, probe: Probe, threads: Collection[Thread]) -> None:
+        """One probe is taken out, or disabled, with calls still active."""
+        tables = [thread.active_calls for thread in threads]
+        records = {id(t.process.space): t.process.space.extra for t in threads}
+        tables += [record.goroutine_calls for record in records.values() if record is not None]
+        for calls in (calls for table in tables for calls in table.values()):
+            for call in calls:
+                if any(count.probe is probe for count in call.counts):
+                    call.counts = tuple(c for c in call.counts if c.probe is not probe)
+                    if not call.inherited:
+                        probe.lose_return(STILL_ACTIVE)
 
     @staticmethod
     def inherit(child: Thread, parent: Thread) -> None:
         """A forked child is inside of the same calls as its parent."""
         child.active_calls = {
             key: [
-                ActiveCall(c.counts, c.function, c.return_address, c.slot, c.fetchers, c.suspect)
+                ActiveCall(
+                    c.counts, c.function, c.return_address, c.slot, c.fetchers, c.suspect, True
+                )
                 for c in calls
             ]
             for key, calls in parent.active_calls.items()

@@ -115,7 +115,7 @@ def _requested(hit: Hit, request: Request) -> dict[str, Any]:
         record["regs"] = {name: f"{getattr(registers, name):#x}" for name in REGISTERS}
     if request.data_length is not None:
         data = data_of(hit, request.data_length)
-        record["data"] = "(fault)" if data is None else data.hex()
+        record["data"] = None if data is None else data.hex()
     if request.stack:
         stack = hit.stack()
         record["stack"] = [

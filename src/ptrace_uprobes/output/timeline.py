@@ -76,6 +76,10 @@ class MergeReport:
 
     trace: Span
     hits: Span
+    is_trace: bool
+    """The one file is a kernel trace as text, for all that can be told."""
+    is_ours: bool
+    """The other is of a run of ours."""
 
     def doubts(self) -> list[str]:
         """Why the merged file may not be what the user hopes for."""
@@ -120,7 +124,12 @@ def merge(trace: IO[bytes], hits: IO[bytes], write: Write) -> MergeReport:
             records.pass_on(write)
     for piece in ours.rest():
         write(piece)
-    return MergeReport(events.span, records.span)
+    return MergeReport(
+        events.span,
+        records.span,
+        is_trace=bool(events.span.records) or beginning.startswith(b"#"),
+        is_ours=bool(records.span.records) or ours.has_summary,
+    )
 
 
 class _Stream:
@@ -157,6 +166,10 @@ class _Hits:
         self._lines = _lines(file, first)
         self._time_of = time_of
         self._summary = b""
+
+    @property
+    def has_summary(self) -> bool:
+        return bool(self._summary)
 
     def pieces(self) -> Iterator[Piece]:
         """What comes before the summary."""
