@@ -24,6 +24,7 @@ __all__ = [
     "MemoryFault",
     "ModuleNotLoaded",
     "NoSuchProcess",
+    "NoThreadToUse",
     "NotPermitted",
     "OutOfReach",
     "OutputError",
@@ -223,6 +224,10 @@ class OutOfReach(UprobesError):
 
 class RemoteCallFailed(UprobesError, OSError):
     """A system call or function that was run inside the tracee did not succeed."""
+
+
+class NoThreadToUse(RemoteCallFailed):
+    """Every thread waits where none can be stopped, as for a vfork child; it will not be long."""
 
 
 class EngineBug(RuntimeError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,40 @@ def test_large_families_are_counted_whole(mode: str) -> None:
     assert probed.outcome.status == 11
     assert report["unexpected"] == 0
     assert probed.hits == {"work": report["work"], "parent_work": report["parent_work"]}
+
+
+def test_attaching_again_and_again_to_a_program_that_execs_leaves_it_no_trap() -> None:
+    # GIVEN a process that runs one program after another
+    with start_target("/usr/bin/env", *["env"] * 300, "echo", "fine", wait=False) as target:
+        # WHEN it is attached to and let go of, wherever in its execs it may be
+        while True:
+            try:
+                engine = pu.attach(target.pid, on_warning=lambda _: None)
+            except pu.UprobesError:
+                break  # it has ended
+            # It may end, or be without its libraries, at any of these.
+            with contextlib.suppress(pu.UprobesError):
+                engine.probe("libc:getenv")
+                engine.start()
+            with contextlib.suppress(pu.UprobesError):
+                engine.stop()
+        ended = target.finish()
+
+    # THEN none of its programs met a trap that nobody serves
+    assert (ended.status, ended.stdout) == (0, "fine\n")
+
+
+def test_probes_come_and_go_in_a_program_that_forks_all_the_time() -> None:
+    # GIVEN a process that most often is in fork or wait, whose events take an interrupt along
+    with start_target("/bin/sh", "-c", "while :; do (:); done", wait=False) as target:
+        engine = pu.attach(target.pid, on_warning=lambda _: None)
+        engine.start()
+
+        # WHEN it is stopped for each of many probes, to run the resolver of an IFUNC in it
+        for _ in range(1000):
+            engine.probe("libc:strlen").remove()
+        engine.stop()
+
+        # THEN each stop has come, and it lives
+        target.signal(signal.SIGTERM)
+        assert target.finish().status == 128 + signal.SIGTERM

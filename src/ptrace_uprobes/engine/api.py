@@ -237,7 +237,10 @@ class Engine:
             hidden = Probe(parse_definition(name), None, self, blocking=False, hidden=True)
             state.probes.append(hidden)
             for space in state.spaces():
-                self._tracer.planter.plant(space, [hidden], strict=False)
+                try:
+                    self._tracer.planter.plant(space, [hidden], strict=False)
+                except TraceeGone:
+                    continue  # it ends, or execs: then it is planted anew
 
     def _look_and_plant(self, space: AddressSpace, probe: Probe) -> None:
         for _ in range(_PATIENCE):
@@ -254,7 +257,8 @@ class Engine:
                     return
             else:
                 return
-        raise gone
+        if len(self._state.spaces()) == 1:
+            raise gone
 
     def _check_pending(self, probe: Probe) -> None:
         """A name that is nowhere now: wait for it, or say that it is unknown."""
@@ -270,7 +274,7 @@ class Engine:
 
     def _hopeless(self, record: SpaceRecord, probe: Probe) -> UprobesError | None:
         spec = probe.definition.place
-        if not record.relocated and resolve(spec, record.modules):
+        if (record.deferred or not record.relocated) and resolve(spec, record.modules):
             return None  # an IFUNC whose target is not known yet
         reason = explain_missing(spec, record.modules)
         if spec.module is not None:

@@ -62,6 +62,12 @@ class Births:
             self._on_birth(thread, event)
         elif event == ptrace_calls.EVENT_VFORK_DONE:
             thread.in_vfork = False
+            record: SpaceRecord | None = thread.process.space.extra
+            if record is not None and record.deferred and record.relocated:
+                # IFUNC resolvers had no thread to run in while this one waited.
+                self._state.resume(thread)
+                self._libraries.replant(record)
+                return
         elif event == ptrace_calls.EVENT_EXIT:
             # A leader that exits before its other threads is not heard of again until they have.
             thread.resume()
@@ -222,6 +228,8 @@ class Births:
             state.forget_thread(thread)
             return
         process.exec_count += 1
+        # Until `begin_program` has looked: nothing is mapped that could be called unknown.
+        record_of(process.space).starting = True
         # In this stop the kernel still has to return from execve and would overwrite what
         # we put into rax; the next stop is in front of the program's first instruction.
         thread.after_exec = True

@@ -40,6 +40,8 @@ _SYS_MMAP: Final = 9
 _SYS_MPROTECT: Final = 10
 _SYS_MUNMAP: Final = 11
 _PROT_EXEC: Final = 4
+_EVENTMSG_SYSCALL_ENTRY: Final = 1
+_EVENTMSG_SYSCALL_EXIT: Final = 2
 
 
 class Libraries:
@@ -70,8 +72,9 @@ class Libraries:
         if self.watch(record):
             if record.starting:
                 for thread in record.space.threads():
-                    thread.syscall_mode = True
-                    thread.syscall_entry = False
+                    if not thread.syscall_mode:
+                        thread.syscall_mode = True
+                        thread.syscall_entry = False
         elif not record.relocated:
             self._watch_main(record)
 
@@ -104,7 +107,9 @@ class Libraries:
     def can_load_more(self, record: SpaceRecord) -> bool:
         """Whether the program has a dynamic linker, and may load libraries yet."""
         main = self._main(record)
-        return main is not None and main.image.interpreter is not None
+        if main is None:
+            return record.starting  # not looked at yet
+        return main.image.interpreter is not None
 
     def watch(self, record: SpaceRecord) -> bool:
         """Set the trap that tells of loading; False if this dynamic linker cannot be watched."""
@@ -174,8 +179,14 @@ class Libraries:
 
     def on_syscall_stop(self, thread: Thread) -> None:
         """The linking thread enters or leaves a system call."""
-        thread.syscall_entry = not thread.syscall_entry
         tid = thread.tid
+        # Tracing may have begun in the middle of a call, so that taking turns would be one off.
+        # Since Linux 5.3 the event message says which it is (include/uapi/linux/ptrace.h).
+        side = ptrace_calls.get_event_message(tid)
+        if side in (_EVENTMSG_SYSCALL_ENTRY, _EVENTMSG_SYSCALL_EXIT):
+            thread.syscall_entry = side == _EVENTMSG_SYSCALL_ENTRY
+        else:
+            thread.syscall_entry = not thread.syscall_entry
         if thread.syscall_entry:
             number = ptrace_calls.peek_user(tid, "orig_rax")
             thread.in_mmap = number == _SYS_MUNMAP or (

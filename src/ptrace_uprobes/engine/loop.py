@@ -25,7 +25,7 @@ from ptrace_uprobes.engine.signals import (
     restart_interrupted_wait,
 )
 from ptrace_uprobes.engine.state import WAIT_FLAGS, EngineState
-from ptrace_uprobes.errors import RemoteCallFailed
+from ptrace_uprobes.errors import NoThreadToUse
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone, fast_ptrace
 from ptrace_uprobes.linux.wait_status import (
@@ -142,6 +142,10 @@ class Tracer:
             return
         thread.state = RunState.STOPPED
         thread.stop_event = 0
+        if thread.interrupted and kind not in (StopKind.EVENT_STOP, StopKind.GROUP_STOP):
+            # "Any trap clears pending STOP trap" (kernel/signal.c, ptrace_stop): the interrupt
+            # may have gone with this stop, and who asked for it still waits.
+            thread.interrupt()
         if kind is StopKind.SIGNAL:
             self._on_signal(thread, decoded.code)
         elif kind is StopKind.EVENT_STOP:
@@ -149,9 +153,9 @@ class Tracer:
         elif kind is StopKind.GROUP_STOP:
             self._on_group_stop(thread)
         elif kind is StopKind.SYSCALL:
-            # On the way in, registers that are set would be taken for the call's own.
-            thread.stop_event = 0 if thread.syscall_entry else _SYSCALL_ENTRY
             self.libraries.on_syscall_stop(thread)
+            # On the way in, registers that are set would be taken for the call's own.
+            thread.stop_event = _SYSCALL_ENTRY if thread.syscall_entry else 0
             self.state.resume(thread)
         else:
             self.births.on_event(thread, decoded.code)
@@ -254,9 +258,10 @@ class Tracer:
                 and thread.state in (RunState.RUNNING, RunState.LISTENING)
             ]
             if not choices:
-                raise RemoteCallFailed(0, "no thread of the program can be stopped now")
+                raise NoThreadToUse("no thread of the program can be stopped now")
             thread = choices[0]
-            if not thread.interrupted and not thread.interrupt():
+            # Asked for again even if it is on its way: a remote call may have swallowed it.
+            if not thread.interrupt():
                 tried.add(thread.tid)
                 continue
             try:
@@ -287,6 +292,7 @@ class Tracer:
         """Stop every thread; hits on the way are served, and their threads then held."""
         state = self.state
         state.frozen = True
+        asked: set[int] = set()
         while True:
             moving = [
                 thread
@@ -298,8 +304,10 @@ class Tracer:
                 if self._was_held(thread) and state.finishes_vfork(thread):
                     self._let_finish(thread)
             for thread in moving:
-                if thread.interrupted or thread.trap_due:
+                # Once again each, as in `_stop_one`.
+                if thread.trap_due or (thread.interrupted and thread.tid in asked):
                     continue
+                asked.add(thread.tid)
                 if not thread.interrupt():
                     thread.state = RunState.GONE  # its end is on its way
             if not moving and not waiting:

@@ -20,12 +20,14 @@ from ptrace_uprobes.errors import (
     BadAddress,
     InstructionRefused,
     MemoryFault,
+    NoThreadToUse,
     RemoteCallFailed,
     UprobesError,
 )
 from ptrace_uprobes.fetching.fetcher import Fetcher, compile_fetcher
 from ptrace_uprobes.fetching.layout import Layout
 from ptrace_uprobes.linux.maps import read_maps
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 from ptrace_uprobes.probe import Probe, SiteCount
 from ptrace_uprobes.ssol.plan import Mechanism, Plan, plan
 from ptrace_uprobes.symbols.modules import Module, modules_of
@@ -205,6 +207,9 @@ class Planter:
             target = self._regions.call(
                 record, lambda remote: remote.function(place.address, past_trap)
             )
+        except NoThreadToUse:
+            record.deferred = True
+            return None
         except (RemoteCallFailed, MemoryFault) as error:
             self._state.warn_once(f"{probe.spec}: cannot tell where {place.label} leads: {error}")
             return None
@@ -258,14 +263,18 @@ class Planter:
         architecture = record.space.architecture
         code = record.traps.read_some(address, architecture.max_instruction_size)
         mapping = record.mapping_at(address)
+        spec = probe.definition.place
         try:
-            if mapping is None or not mapping.is_executable or not code:
+            if mapping is not None and mapping.is_executable and not code:
+                # The memory is gone: its process ends, or execs.
+                raise TraceeGone(record.space.memory.tid)
+            if mapping is None or not mapping.is_executable:
                 raise BadAddress(address, "it is not in executable memory")
-            spec = probe.definition.place
             if spec.name is None or spec.offset:
                 self._boundaries.check(record, place.module, address)
         except BadAddress as error:
-            if strict:
+            # A library that is just being mapped has its headers before its code.
+            if strict and not (record.starting and spec.name is not None):
                 raise
             self.problems[probe] = error
             return None
@@ -314,8 +323,11 @@ class Planter:
         failed = record.traps.arm(fixed, joined=True) + record.traps.arm(writable, joined=False)
         for address in failed:
             placed_or_none = record.sites().pop(self.key(record, address), None)
-            if placed_or_none is not None:
+            # Where not even a byte can be read, the process is ending: nothing is missed.
+            if placed_or_none is not None and record.traps.read_some(address, 1):
                 for count in placed_or_none.all_counts:
+                    if count.probe.hidden:
+                        continue
                     self._state.warn_once(
                         f"{count.probe.spec}: the memory at {address:#x} cannot be written"
                     )

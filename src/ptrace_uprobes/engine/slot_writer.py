@@ -50,7 +50,8 @@ class SlotWriter:
                     placed.plan = plan_without_slot(
                         placed.plan.code, placed.address, record.space.architecture
                     )
-        record.slots.write(codes)
+        if record.space.processes:  # else it has exec'ed while room was made
+            record.slots.write(codes)
 
     def _take(
         self, record: SpaceRecord, placed: PlacedSite, codes: list[tuple[VirtAddr, bytes]]

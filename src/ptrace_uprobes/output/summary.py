@@ -111,7 +111,7 @@ def _text(error: UprobesError | None) -> str | None:
 def _sites_of(probe: Probe) -> tuple[SiteSummary, ...]:
     """The probe's places under names that tell them apart; none if it names one place."""
     places = {(site.label, site.module) for site in probe.sites}
-    if len(places) < 2 and not any(character in probe.spec for character in "*?["):
+    if len(places) < 2 and not probe.definition.place.is_glob:
         return ()
     modules_of_label = Counter(label for label, _ in places)
     hits: Counter[str] = Counter()

@@ -137,6 +137,15 @@ def test_a_write_into_a_hole_is_a_fault(memory: ProcessMemory, pages: Pages) -> 
         memory.write(pages.hole + 8, b"1")
 
 
+def test_closed_memory_is_not_taken_for_what_the_process_has_exec_ed_into(
+    memory: ProcessMemory, pages: Pages
+) -> None:
+    memory.close()
+    assert memory.read_some(pages.start, 4) == b""
+    with pytest.raises(MemoryFault):
+        memory.write(pages.start, b"1234")
+
+
 @pytest.mark.parametrize("address", [-1, -(1 << 63), 1 << 63, (1 << 64) - 8, 1 << 70, 0])
 def test_an_address_that_no_memory_can_have_is_a_fault(memory: ProcessMemory, address: int) -> None:
     assert memory.read_some(address, 8) == b""
