@@ -1,4 +1,4 @@
-"""`PATH:OFFSET(REF)`: the program's own counter says that a probe is there, and only while it is."""
+"""`PATH:OFFSET(REF)`: the program's own counter says that a probe is there, while it is."""
 
 from __future__ import annotations
 

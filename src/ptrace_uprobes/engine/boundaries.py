@@ -9,6 +9,7 @@ from ptrace_uprobes.decoder import decode
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.errors import BadAddress
 from ptrace_uprobes.symbols.modules import Module
+from ptrace_uprobes.unwind.tables import tables_of
 
 __all__ = ["Boundaries"]
 
@@ -30,14 +31,22 @@ class Boundaries:
 
     def check(self, record: SpaceRecord, module: Module, address: VirtAddr) -> None:
         """Refuse the inside of an instruction, as far as the function's start tells."""
-        found = module.image.symbol_at(module.to_elf(address))
-        if found is None:
-            return
-        symbol, offset = found
+        at = module.to_elf(address)
+        found = module.image.symbol_at(at)
+        if found is not None:
+            symbol, offset = found
+            name, size = symbol.name, symbol.size
+        else:
+            # Stripped files still say how to unwind, and so where functions begin.
+            begin = tables_of(module.image).start_of(at)
+            if begin is None:
+                return
+            offset = at - begin
+            name, size = f"{module.name}+{begin:#x}", 0
         if offset == 0 or offset > _LONGEST_FUNCTION:
             return
         start = VirtAddr(address - offset)
-        starts = self._instruction_starts(record, start, max(symbol.size, offset + 1))
+        starts = self._instruction_starts(record, start, max(size, offset + 1))
         if offset in starts:
             return
         before = max(known for known in starts if known < offset)
@@ -46,8 +55,8 @@ class Boundaries:
             return  # data, or what the decoder does not know: no telling from there on
         raise BadAddress(
             address,
-            f"it is inside the instruction at {symbol.name}+{before:#x}; "
-            f"the next one starts at {symbol.name}+{after:#x}",
+            f"it is inside the instruction at {name}+{before:#x}; "
+            f"the next one starts at {name}+{after:#x}",
         )
 
     def _instruction_starts(

@@ -86,6 +86,22 @@ class ImageTables:
             row = self._rows[address] = self._find(address)
         return row
 
+    def start_of(self, address: int) -> int | None:
+        """Where the code begins that the file's own CFI describes in one with this address."""
+        image = self._image()
+        if image is None:
+            return None
+        if self._indices is None:
+            self._indices = _indices_of(image)
+        for index in self._indices:
+            try:
+                fde = index.fde_at(address)
+            except Malformed:
+                continue
+            if fde is not None and fde.begin <= address < fde.end:
+                return fde.begin
+        return None
+
     def _find(self, address: int) -> Row | str:
         image = self._image()
         if image is None or image.machine != _X86_64:
