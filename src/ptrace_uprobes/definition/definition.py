@@ -27,7 +27,7 @@ LONGEST_DEFINITION = 16 * 1024
 """Characters: 128 fetchargs at their longest fit."""
 
 _BLANK = " \t\n\v\f\r"
-_BPFTRACE = re.compile(r"(uprobe|uretprobe|usdt|ur|u)(?=:[^:]+:)")
+_BPFTRACE = re.compile(r"(uprobe|uretprobe|usdt|ur|u)(?=:(?:[^:\s]+|[/.][^:]+):)")
 # A fetcharg as the second word: it is ours, of a symbol or a module that is called `p`.
 _KERNEL = re.compile(
     r"([pr])([0-9]*)(:[^ \t\n\v\f\r]*)?[ \t\n\v\f\r]+(?=[^ \t\n\v\f\r])"

@@ -25,7 +25,7 @@ def test_the_file_of_definitions_is_read(tmp_path: Path) -> None:
     first, second, third = map(parse_definition, read_definitions(str(file)))
     assert [one.name for one in first.fetchargs] == ["size"]
     assert second.is_return
-    assert (third.group, third.event) == ("sort", "start")
+    assert (third.group, third.event) == ("libc", "getenv")
 
 
 def test_the_example_of_each_notation_is_understood() -> None:
