@@ -23,6 +23,7 @@ from ptrace_uprobes.errors import (
     MemoryFault,
     ModuleNotLoaded,
     NoSuchProcess,
+    NoThreadToUse,
     NotPermitted,
     OutOfReach,
     OutputError,
@@ -99,6 +100,7 @@ EXAMPLES: list[tuple[UprobesError, str, int, type[Exception]]] = [
     (EngineStopped(), "the engine has stopped: no process is traced any more", 1, RuntimeError),
     (OutOfReach(0x10, 0x20), "0x20 is out of reach from a slot at 0x10", 1, Exception),
     (RemoteCallFailed(12, "no memory"), "[Errno 12] no memory", 1, OSError),
+    (NoThreadToUse("none can be stopped"), "none can be stopped", 1, OSError),
 ]
 KINDS = {type(error) for error, *_ in EXAMPLES}
 
