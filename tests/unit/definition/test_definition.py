@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -155,9 +156,10 @@ def test_what_is_wrong_is_said_with_its_position(text: str, position: int, why: 
 
 
 _symbols = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.$]{0,20}", fullmatch=True)
-# A path with a blank right after a colon cannot be told from a place and its fetchargs.
+# A part of a path that has a blank somewhere behind a colon cannot be told from a place and its
+# fetchargs.
 _paths = st.from_regex(r"(/[a-z][a-z .:]{0,5}[a-z]){1,3}", fullmatch=True).filter(
-    lambda path: ": " not in path
+    lambda path: re.search(":[^/]* ", path) is None
 )
 _kernel_paths = st.from_regex(r"(/[a-z0-9:._-]{1,8}){1,3}", fullmatch=True)
 
