@@ -74,6 +74,7 @@ class Tracer:
         ptrace = fast_ptrace
         flags = WAIT_FLAGS
         trap_stop = TRAP_STOP
+        is_int3 = self.hits.is_int3
         peekuser, pokeuser, cont = (
             ptrace_calls.PEEKUSER,
             ptrace_calls.POKEUSER,
@@ -94,7 +95,11 @@ class Tracer:
                 thread = threads.get(tid)
                 if thread is not None and not thread.reentries and thread.stepping is None:
                     placed = thread.placed.get(ptrace(peekuser, tid, rip_offset, 0))
-                    if placed is not None and placed.certain and not thread.syscall_mode:
+                    if (
+                        placed is not None
+                        and not thread.syscall_mode
+                        and (placed.certain or is_int3(tid))
+                    ):
                         count = placed.sole
                         if count is not None:
                             count.hits += 1
