@@ -1,0 +1,129 @@
+"""Options, progress and the record of what could not be measured."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import pytest
+
+from bench import machine
+from bench.contest import Measurement, Plan
+from bench.replay import record
+
+_absent: list[dict[str, str]] = []
+_figures: list[dict[str, Any]] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("bench")
+    group.addoption("--quick", action="store_true", help="few rounds, short ones, fewer points")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full_only: left out by --quick")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        leave_out = [item for item in items if item.get_closest_marker("full_only")]
+        config.hook.pytest_deselected(items=leave_out)
+        items[:] = [item for item in items if item not in leave_out]
+
+
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
+    machine_info["measured"] = machine.facts()
+
+
+def pytest_benchmark_update_json(
+    config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
+) -> None:
+    """What is missing is part of the result."""
+    output_json["not_measured"] = _absent
+    output_json["figures"] = _figures
+    output_json["quick"] = bool(config.getoption("--quick"))
+
+
+@pytest.fixture(scope="session")
+def quick(pytestconfig: pytest.Config) -> bool:
+    return bool(pytestconfig.getoption("--quick"))
+
+
+@pytest.fixture(scope="session")
+def plan(quick: bool) -> Plan:
+    """How much each contest measures."""
+    return Plan(rounds=3, seconds=0.03) if quick else Plan(rounds=9, seconds=0.1)
+
+
+@pytest.fixture(scope="session")
+def progress(pytestconfig: pytest.Config) -> Iterator[Callable[[str], None]]:
+    """One line of the terminal that changes; on anything else nothing, pytest's dots do."""
+    reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
+    stream = None if reporter is None else reporter._tw
+    shown = stream is not None and os.isatty(sys.__stdout__.fileno() if sys.__stdout__ else -1)
+    width = shutil.get_terminal_size().columns - 1
+
+    def show(text: str) -> None:
+        if shown and stream is not None:
+            stream.write(f"\r{text[:width]:<{width}}\r", flush=True)
+
+    yield show
+    show("")
+
+
+@pytest.fixture
+def figure() -> Callable[..., None]:
+    """Records what is no duration: bytes, pages, counts, shares."""
+
+    def note(group: str, name: str, value: float, unit: str, **facts: Any) -> None:
+        _figures.append({"group": group, "name": name, "value": value, "unit": unit, **facts})
+
+    return note
+
+
+@pytest.fixture
+def not_measured(request: pytest.FixtureRequest) -> Callable[[str], NoReturn]:
+    """Says why there is no figure: in the terminal and in the results."""
+
+    def say(reason: str) -> NoReturn:
+        node = request.node
+        group = node.get_closest_marker("benchmark")
+        _absent.append(
+            {
+                "name": node.name,
+                "fullname": node.nodeid,
+                "group": (group.kwargs.get("group") if group is not None else None) or "",
+                "reason": reason,
+            }
+        )
+        pytest.skip(f"not measured: {reason}")
+
+    return say
+
+
+@pytest.fixture
+def book(benchmark: Any, not_measured: Callable[[str], NoReturn]) -> Callable[..., None]:
+    """Records a contestant's measurement, or why there is none."""
+
+    def do(result: Measurement, group: str, **facts: Any) -> None:
+        benchmark.group = group
+        if result.not_measured is not None:
+            _absent.append(
+                {
+                    "group": group,
+                    "contestant": result.contestant,
+                    "site": result.site,
+                    "task": result.task,
+                    "placement": result.placement.name,
+                    "reason": result.not_measured,
+                }
+            )
+            pytest.skip(f"not measured: {result.not_measured}")
+        record(benchmark, result, **facts)
+
+    return do
