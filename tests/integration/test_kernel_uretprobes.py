@@ -61,6 +61,12 @@ CASES = [
     Case(_CXX, ("thread",), CHANGES, ("-lstdc++",)),
     Case("returns_coroutines.c", ("8", "5"), KILLS),
     *(
+        Case("returns_contexts.c", (mode, "10"), RIGHT)
+        for mode in ("setcontext", "altstack", "abandoned")
+    ),
+    Case("returns_contexts.c", ("builtin", "10"), RIGHT, (), ("jumps",)),
+    Case("returns_contexts.c", ("migrated", "10"), KILLS),
+    *(
         Case("returns_threads.c", (mode,), RIGHT)
         for mode in ("none", "exit", "cancel", "async", "process")
     ),

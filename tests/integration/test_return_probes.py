@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import ptrace_uprobes as pu
 from tests.support.build import build_target
+from tests.support.elf_tools import functions
 from tests.support.other_compilers import build_go
 from tests.support.probed import run_plain, run_probed
 from tests.support.target import parse_report
@@ -209,6 +211,10 @@ CASES = (
     ("returns_exceptions.cc", ("thread", "5")),
     ("returns_exceptions.cc", ("never", "20")),
     ("returns_coroutines.c", ("8", "3")),
+    *(
+        ("returns_contexts.c", (mode, "10"))
+        for mode in ("setcontext", "builtin", "altstack", "abandoned", "migrated")
+    ),
     ("returns_threads.c", ("exit", "8")),
     ("returns_threads.c", ("cancel", "8")),
     ("returns_threads.c", ("async", "4")),
@@ -243,6 +249,44 @@ def test_returns_agree_with_the_program_that_counts_them_itself(
         assert run.hits[f"{name}%return"] == report[f"{name}_returns"], name
         assert values[name] & _MASK == report[f"{name}_sum"] & _MASK, name
         assert run.missed[f"{name}%return"] == 0
+
+
+@pytest.mark.parametrize("mode", ["inside", "rethrow"])
+def test_returns_agree_in_a_program_without_symbols_or_shared_libraries(
+    mode: str, tmp_path: Path
+) -> None:
+    # GIVEN a program whose unwinder and longjmp have no names to be watched by
+    whole = build_target("returns_exceptions.cc", "-static", "-lstdc++", "-no-pie")
+    stripped = tmp_path / "stripped"
+    subprocess.run(["strip", "-o", str(stripped), str(whole)], check=True)
+    spec = f"{functions(whole)['probed'].address:#x}%return"
+
+    run = run_probed([stripped, mode, "20"], [spec])
+
+    report = parse_report(run.outcome.stdout.decode())
+    assert run.outcome.status == 0
+    assert run.hits[spec] == report["probed_returns"] < report["probed_calls"]
+    assert run.missed[spec] == 0
+
+
+def test_what_returns_into_a_probed_function_ends_one_call_and_begins_another() -> None:
+    names = ("inner", "below")
+    specs = [spec for name in names for spec in (name, f"{name}%return")]
+    run = run_probed([build_target("returns_assembly.S")], specs)
+    assert (run.outcome.status, run.outcome.stdout) == (3, b"says hello world\n")
+    assert [run.hits[name] for name in names] == [1, 2]
+    assert [run.hits[f"{name}%return"] for name in names] == [1, 2]
+
+
+def test_a_word_that_is_no_return_address_gets_no_trap() -> None:
+    with pu.launch([str(build_target("returns_assembly.S"))]) as engine:
+        probe = engine.probe("pushed%return")
+        result = engine.run(timeout=60)
+    assert result.exit_status == 3
+    assert (probe.hits, probe.missed, probe.unreturned) == (0, 1, 0)
+    assert "not behind a call" in next(iter(probe.missed_causes))
+    run = run_probed([build_target("returns_assembly.S")], ["pushed%return"])
+    assert run.outcome.stdout == b"says hello world\n"
 
 
 @pytest.mark.parametrize("mode", ["grow", "migrate", "panic"])

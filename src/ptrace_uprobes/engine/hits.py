@@ -124,15 +124,17 @@ class HitRunner:
             self._internal(thread, placed)
         if placed.watchers:
             self.exits.on_watched(thread, placed)
+        ended = None
         if placed.returns_of:
             ended = self.returns.on_arrival(thread, placed)
-            if ended is not None:
-                self._serve_returns(thread, placed, ended)
-                return
         state = self._state
         if placed.entering and not (state.max_hits and state.total_hits >= state.max_hits):
+            # Also where something has returned to: a call may be a function's last instruction.
             self.returns.on_entry(thread, placed)
-        self._serve(thread, placed, placed.counts, None)
+        if ended is None:
+            self._serve(thread, placed, placed.counts, None)
+        else:
+            self._serve_returns(thread, placed, ended)
 
     def _serve_returns(self, thread: Thread, placed: PlacedSite, ended: list[ActiveCall]) -> None:
         """The return of one call, or of several that ended each other by tail calls."""

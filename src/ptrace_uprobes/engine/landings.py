@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.engine.flow import why_nothing_returns_to
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.planting import Planter
 from ptrace_uprobes.linux.maps import read_maps
@@ -53,4 +54,5 @@ class Landings:
         if not mapping.is_file and mapping.path != "[vdso]":
             # Generated code is moved and thrown away by its generator, traps and all.
             return "it returns into generated code, which can hold no trap"
-        return None
+        module = record.module_at(address)
+        return why_nothing_returns_to(record, module, address, self._planter.boundaries)

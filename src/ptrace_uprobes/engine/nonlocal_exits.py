@@ -17,7 +17,7 @@ from typing import Final
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.returns import Returns
 from ptrace_uprobes.linux import ptrace_calls
-from ptrace_uprobes.linux.maps import read_maps
+from ptrace_uprobes.linux.maps import Mapping, read_maps
 from ptrace_uprobes.tracee import Thread
 
 __all__ = ["WATCHED", "NonlocalExits"]
@@ -37,8 +37,15 @@ _JB_RSP: Final = 6 * 8
 _POINTER_GUARD: Final = 0x30
 _ROTATION: Final = 17
 _CONTEXT_CFA: Final = 18 * 8
-_LARGEST_STACK: Final = 64 << 20
+_MAIN_STACK: Final = "[stack]"
 _MASK: Final = (1 << 64) - 1
+
+
+def _bottom(record: SpaceRecord, stack: Mapping) -> int:
+    if stack.path != _MAIN_STACK:
+        return stack.start
+    # The main thread's grows downwards without our knowing, into space that is kept free for it.
+    return max((m.end for m in record.mappings if m.end <= stack.start), default=0)
 
 
 class NonlocalExits:
@@ -57,7 +64,7 @@ class NonlocalExits:
         if any(count.label == _LANDING_PAD for count in placed.watchers):
             target = self._word(thread, registers.rdi + _CONTEXT_CFA)
             if target is not None:
-                self._returns.unwound(thread, registers.rsp, target)
+                self._unwound_to(thread, registers.rsp, target)
             return
         stored = self._word(thread, registers.rdi + _JB_RSP)
         guard = self._word(thread, registers.fs_base + _POINTER_GUARD)
@@ -65,31 +72,40 @@ class NonlocalExits:
             return
         for target in (self._demangled(stored, guard or 0), stored):
             if target % 8 == 0 and self._word(thread, target) is not None:
-                bottom = self._bottom_of_own_stack(thread, target, registers.fs_base)
-                if bottom is not None:
-                    self._returns.unwound(thread, bottom, target)
-                else:
-                    self._returns.jumped_to(thread, target)
+                stack = self._stack_of(thread, target)
+                if stack is not None:
+                    own = stack.path == _MAIN_STACK or stack.contains(registers.fs_base)
+                    leave = self._returns.unwound if own else self._returns.jumped_to
+                    leave(thread, _bottom(thread.process.space.extra, stack), target, stack.end)
                 return
 
-    @staticmethod
-    def _bottom_of_own_stack(thread: Thread, target: int, fs_base: int) -> int | None:
-        """Where the stack that the thread was born with ends, if `target` is on it.
+    def _unwound_to(self, thread: Thread, here: int, target: int) -> None:
+        """All frames from here to there are left: on one stack, or the inner ones on a signal
+        handler's, with whatever lies between the two left alone."""
+        inner, outer = self._stack_of(thread, here), self._stack_of(thread, target)
+        if outer is None:
+            return
+        if inner is outer or inner is None:
+            self._returns.unwound(thread, here, target, outer.end)
+        else:
+            self._returns.unwound(thread, here, inner.end, inner.end)
+            bottom = _bottom(thread.process.space.extra, outer)
+            self._returns.unwound(thread, bottom, target, outer.end)
 
-        On another one, a coroutine's, there is no telling which frames belong to whom. C
-        libraries keep a thread's control block at the top of its stack, and FS points there.
+    @staticmethod
+    def _stack_of(thread: Thread, address: int) -> Mapping | None:
+        """The mapping that holds a stack's address.
+
+        On the stack that a thread was born with, frames below another are of calls from it: C
+        libraries keep the thread's control block at its top, and FS points there. On another
+        one, a coroutine's, there is no telling which frames belong to whom.
         """
         record: SpaceRecord = thread.process.space.extra
-        mapping = record.mapping_at(target)
-        if mapping is None or not (mapping.path == "[stack]" or mapping.contains(fs_base)):
+        mapping = record.mapping_at(address)
+        if mapping is None or mapping.is_file:
             record.mappings = read_maps(thread.tid)
-            mapping = record.mapping_at(target)
-        if mapping is None:
-            return None
-        if mapping.path == "[stack]":
-            # It grows downwards without our knowing, into space that is kept free for it.
-            return target - _LARGEST_STACK
-        return mapping.start if mapping.contains(fs_base) else None
+            mapping = record.mapping_at(address)
+        return mapping
 
     @staticmethod
     def _demangled(word: int, guard: int) -> int:

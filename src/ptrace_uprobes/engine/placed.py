@@ -176,6 +176,8 @@ class SpaceRecord:
     """What we have added to counters of the program, by their addresses."""
     no_landings: dict[int, str] = field(default_factory=dict)
     """Return addresses that cannot hold a trap, and why."""
+    reaches: dict[tuple[int, int], Any] = field(default_factory=dict)
+    """What `flow.reach_by_jumps` has found out."""
     unwinder: Unwinder | None = None
     no_mmap: str | None = None
     """Why no memory can be mapped into it, once that is known."""

@@ -54,12 +54,12 @@ class PlannedSite:
 class Planter:
     """Plants probes in address spaces and takes them out."""
 
-    __slots__ = ("_boundaries", "_regions", "_state", "mechanisms", "problems", "refused", "slots")
+    __slots__ = ("_regions", "_state", "boundaries", "mechanisms", "problems", "refused", "slots")
 
     def __init__(self, state: EngineState, regions: Regions) -> None:
         self._state = state
         self._regions = regions
-        self._boundaries = Boundaries()
+        self.boundaries = Boundaries()
         self.slots = SlotWriter(regions)
         self.problems: dict[Probe, UprobesError] = {}
         """Why a probe that was looked for could not be planted."""
@@ -85,8 +85,9 @@ class Planter:
         gone = [m for m in record.modules if (m.path, m.bias) not in here]
         known = {(m.path, m.bias) for m in record.modules}
         record.modules = modules
-        self._boundaries.forget()
+        self.boundaries.forget()
         record.no_landings.clear()
+        record.reaches.clear()
         record.unwinder = None
         if gone:
             record.planted.clear()
@@ -271,7 +272,7 @@ class Planter:
             if mapping is None or not mapping.is_executable:
                 raise BadAddress(address, "it is not in executable memory")
             if spec.name is None or spec.offset:
-                self._boundaries.check(record, place.module, address)
+                self.boundaries.check(record, place.module, address)
         except BadAddress as error:
             # A library that is just being mapped has its headers before its code.
             if strict and not (record.starting and spec.name is not None):

@@ -10,7 +10,9 @@ address, arch/x86/kernel/uprobes.c). The price: a call that is left without retu
 its note behind. It is told by what happens to the stack since:
 - the C++ runtime's unwinder goes to a landing pad, or longjmp to its setjmp: the frames below
   are gone (`nonlocal_exits.py` watches both);
-- another call's return address stands where this one's was.
+- another call's return address stands where this one's was;
+- a call stands where this one's was with the same return address, to which no jump leads from
+  this one (`flow.py`).
 
 Go gives a goroutine another stack and another thread as it likes: there, calls are noted by
 the goroutine and the distance to its stack's top, which stays the same when it is moved.
@@ -20,9 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.engine.flow import Reach, called_directly, reach_by_jumps
 from ptrace_uprobes.engine.go_runtime import goroutine_frame
 from ptrace_uprobes.engine.landings import Landings
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
@@ -109,46 +112,64 @@ class Returns:
             calls[key] = [call]
             if len(calls) > self._tidy_at:
                 self._tidy(thread, calls)
-        elif self._is_tail_call(before[-1], call, placed):
+        elif self._is_tail_call(thread.process.space.extra, before[-1], call, placed):
             before.append(call)
         else:
             again = placed.in_go and before[-1].return_address == return_address
             self._lose(before, _AGAIN if again else _LEFT)
+            del calls[key]  # the order is that of the entries: see `unwound`
             calls[key] = [call]
 
     def on_arrival(self, thread: Thread, placed: PlacedSite) -> list[ActiveCall] | None:
         """A thread stands at a watched return address: the calls that end there, inner first."""
         rsp = fast_ptrace(_PEEKUSER, thread.tid, _RSP, 0)
-        calls: list[ActiveCall] | None = thread.active_calls.pop(rsp, None)
+        table, key = thread.active_calls, rsp
+        calls: list[ActiveCall] | None = table.get(rsp)
         if calls is None:
-            by_goroutine = thread.process.space.extra.goroutine_calls
-            if by_goroutine:
-                frame = goroutine_frame(thread, rsp)
-                calls = by_goroutine.pop(frame, None)
-                if calls is not None and calls[-1].return_address != placed.address:
-                    by_goroutine[frame] = calls
-                    return None
+            table, key = self._elsewhere(thread, rsp)
+            calls = table.get(key)
             if calls is None:
                 return None
-        elif calls[-1].return_address != placed.address:
+        if calls[-1].return_address != placed.address:
             # The program jumped here, or it is another call's frame: not this one's end.
-            thread.active_calls[rsp] = calls
             return None
+        del table[key]
         calls.reverse()
         return calls
 
     # -- seldom
 
     @staticmethod
-    def _is_tail_call(outer: ActiveCall, inner: ActiveCall, placed: PlacedSite) -> bool:
+    def _elsewhere(thread: Thread, rsp: int) -> tuple[dict[Any, list[ActiveCall]], Any]:
+        """Where a call is noted that this thread did not enter itself: the table, and the key."""
+        space = thread.process.space
+        by_goroutine = space.extra.goroutine_calls
+        if by_goroutine:
+            return by_goroutine, goroutine_frame(thread, rsp)
+        # A coroutine that another thread goes on with: stacks of one address space are distinct.
+        for sister in space.threads():
+            if rsp in sister.active_calls:
+                return sister.active_calls, rsp
+        return by_goroutine, None
+
+    @staticmethod
+    def _is_tail_call(
+        record: SpaceRecord, outer: ActiveCall, inner: ActiveCall, placed: PlacedSite
+    ) -> bool:
         """Whether `inner` was jumped to from `outer`, whose return address it has.
 
-        Else a new call stands where `outer` did, which was left without a return: in Go by a
-        panic that was recovered from.
+        Else a new call stands where `outer` did, which was left without a return.
         """
         if outer.return_address != inner.return_address or outer.suspect:
             return False
-        return not placed.in_go or outer.function != inner.function
+        same = outer.function == inner.function
+        if placed.in_go and same:
+            return False
+        reach = reach_by_jumps(record, outer.function, inner.function)
+        if reach is Reach.PERHAPS and same:
+            # The likelier: that the call which can be seen there was executed once more.
+            return called_directly(record, inner.return_address) != inner.function
+        return reach is not Reach.NEVER
 
     def _watch(self, space: AddressSpace, address: int, placed: PlacedSite) -> str | None:
         """Put a trap at a return address; what is in the way, if it cannot be."""
@@ -183,22 +204,40 @@ class Returns:
         for call in calls:
             call.left(why)
 
-    def unwound(self, thread: Thread, low: int, high: int) -> None:
-        """The frames with low <= SP < high have been left for good."""
+    def unwound(self, thread: Thread, low: int, high: int, top: int) -> None:
+        """The frames with low <= SP < high have been left for good; their stack ends at `top`."""
         calls = thread.active_calls
-        for key in [k for k, c in calls.items() if low <= c[-1].slot < high]:
+        for key in self._newest_below(calls, low, high, top):
             self._lose(calls.pop(key), _LEFT)
 
-    def jumped_to(self, thread: Thread, stack_pointer: int) -> None:
-        """longjmp goes to a frame with this SP, on a stack that is not the thread's own.
+    def jumped_to(self, thread: Thread, low: int, high: int, top: int) -> None:
+        """longjmp goes to a frame with SP `high`, on a stack that is not the thread's own.
 
-        What lies below may be gone, or be of coroutines on other stacks: nothing is dropped
-        yet, but a new call in such a frame's place will not be taken for a tail call.
+        What lies below may be gone, or be of coroutines whose stacks were carved from the same
+        memory: nothing is dropped yet, but a new call in such a frame's place will not be taken
+        for a tail call.
         """
-        for calls in thread.active_calls.values():
-            for call in calls:
-                if call.slot < stack_pointer:
-                    call.suspect = True
+        for key in self._newest_below(thread.active_calls, low, high, top):
+            for call in thread.active_calls[key]:
+                call.suspect = True
+
+    @staticmethod
+    def _newest_below(
+        calls: dict[int, list[ActiveCall]], low: int, high: int, top: int
+    ) -> list[int]:
+        """The keys of those with low <= slot < high.
+
+        On one stack newer calls lie below older ones: behind the first that was found above
+        there are none, and what a jump costs does not grow with the calls that it leaves alone.
+        """
+        found = []
+        for key in reversed(calls):
+            slot = calls[key][-1].slot
+            if low <= slot < high:
+                found.append(key)
+            elif high <= slot < top:
+                break
+        return found
 
     def thread_ended(self, thread: Thread) -> None:
         for calls in thread.active_calls.values():

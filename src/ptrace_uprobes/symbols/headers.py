@@ -37,6 +37,7 @@ _PN_XNUM: Final = 0xFFFF
 _SHN_XINDEX: Final = 0xFFFF
 
 _MOST_SECTIONS: Final = 1 << 16
+_SHF_EXECINSTR: Final = 4
 _MOST_SECTION_NAMES: Final = 1 << 22
 
 _FILE_HEADER = {32: struct.Struct("<HHIIIIIHHHHHH"), 64: struct.Struct("<HHIQQQIHHHHHH")}
@@ -69,6 +70,7 @@ class Section:
     offset: FileOffset
     size: int
     link: int
+    is_executable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,15 @@ class Headers:
 
     def section_of_kind(self, kind: int) -> Section | None:
         return next((s for s in self.sections if s.kind == kind), None)
+
+    def is_instructions(self, address: int) -> bool:
+        """Whether the section that holds the address is one of instructions. Segments are
+        coarser: strings may lie in one that is executable. True where there are no sections."""
+        offset = self.offset_of(address)
+        return not self.sections or any(
+            s.is_executable and offset is not None and s.offset <= offset < s.offset + s.size
+            for s in self.sections
+        )
 
     def offset_of(self, address: int) -> FileOffset | None:
         """Where in the file the byte at `address` is, if it is in the file."""
@@ -229,6 +240,7 @@ def _read_sections(
             offset=FileOffset(row[4]),
             size=row[5],
             link=row[6],
+            is_executable=bool(row[2] & _SHF_EXECINSTR),
         )
         for row in rows
     )

@@ -99,6 +99,10 @@ class Image:
     def is_code(self, address: int) -> bool:
         return any(segment.contains(address) for segment in self._code)
 
+    def is_instructions(self, address: int) -> bool:
+        """As `is_code`, by the file's sections where it has them."""
+        return self.is_code(address) and self._headers.is_instructions(address)
+
     def address_of(self, offset: int) -> ElfAddr | None:
         """Where the file's byte `offset` belongs in memory; None if no segment has it."""
         for segment in self.segments:

@@ -88,6 +88,11 @@ class ImageTables:
 
     def start_of(self, address: int) -> int | None:
         """Where the code begins that the file's own CFI describes in one with this address."""
+        extent = self.extent_of(address)
+        return None if extent is None else extent[0]
+
+    def extent_of(self, address: int) -> tuple[int, int] | None:
+        """Where that code begins and ends."""
         image = self._image()
         if image is None:
             return None
@@ -99,7 +104,7 @@ class ImageTables:
             except Malformed:
                 continue
             if fde is not None and fde.begin <= address < fde.end:
-                return fde.begin
+                return fde.begin, fde.end
         return None
 
     def _find(self, address: int) -> Row | str:
