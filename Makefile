@@ -8,13 +8,13 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help run test soak bench lint clean
+.PHONY: help run test soak bench bench-quick lint clean
 
 help:
 	@echo 'make run     probe a real program: hits with registers, a stack and data'
 	@echo 'make test    the tests, within 8 minutes        (ARGS="-k NAME": options for pytest)'
 	@echo 'make soak    the tests that take long'
-	@echo 'make bench   the measurements, with their baselines'
+	@echo 'make bench   the measurements, beside the kernel and other tools (25 minutes; bench-quick: 3)'
 	@echo 'make lint    ruff, mypy --strict, import-linter'
 	@echo 'make clean   remove what the others made'
 
@@ -40,6 +40,10 @@ $(VENV)/programs.stamp: .ci/install-programs $(VENV)/python.stamp
 	@sh .ci/install-programs
 	@touch $@
 
+$(VENV)/peers.stamp: .ci/install-bench-programs $(VENV)/programs.stamp
+	@sh .ci/install-bench-programs
+	@touch $@
+
 run: $(VENV)/run.stamp
 	@$(BIN)/python examples/watch_sort.py
 
@@ -49,8 +53,12 @@ test: $(VENV)/test.stamp $(VENV)/programs.stamp
 soak: $(VENV)/test.stamp $(VENV)/programs.stamp
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
-bench: $(VENV)/bench.stamp $(VENV)/programs.stamp
-	$(BIN)/python -m bench $(ARGS)
+# Results go to bench-results/: JSON of pytest-benchmark, and a report with plots made of it.
+bench: $(VENV)/bench.stamp $(VENV)/peers.stamp
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-quick: $(VENV)/bench.stamp $(VENV)/peers.stamp
+	@$(BIN)/python -m bench --quick $(ARGS)
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
@@ -59,4 +67,4 @@ lint: $(VENV)/test.stamp
 	$(BIN)/lint-imports --no-cache
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) bench-results build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -5,11 +5,14 @@
  * Runs PROGRAM (non-PIE) with a trap at SITE, whose instruction has SIZE bytes and does not
  * depend on its address. MODE says how each hit goes on:
  *   skip      GETREGS, SETREGS(rip past the instruction), CONT: one stop. The reference.
+ *   peek      the same by PEEKUSER and POKEUSER of RIP alone
+ *   bare      CONT alone: for an instruction of one byte, which the trap's own byte has stepped over
  *   step      a copy at SLOT, executed by hardware single-step: two stops
  *   reinsert  original byte back, single-step, trap back: two stops, as most debuggers do
  * Addresses are hexadecimal; a CPU of -1 leaves the placement to the kernel. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stddef.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +21,8 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+enum { RIP = offsetof(struct user, regs.rip) };
 
 static pid_t child;
 
@@ -118,6 +123,19 @@ int main(int argc, char **argv)
         pass = WSTOPSIG(status);
         if (pass != SIGTRAP)
             continue;
+        if (!strcmp(mode, "bare")) {
+            pass = 0;
+            hits++;
+            continue;
+        }
+        if (!strcmp(mode, "peek")) {
+            if ((unsigned long)ptrace(PTRACE_PEEKUSER, child, RIP, 0) != site + 1)
+                continue;
+            pass = 0;
+            hits++;
+            check(ptrace(PTRACE_POKEUSER, child, RIP, site + size), "POKEUSER");
+            continue;
+        }
         get(&registers);
         if (registers.rip != site + 1)
             continue;

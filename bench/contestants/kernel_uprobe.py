@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import platform
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,13 @@ from pathlib import Path
 from bench.contestants.contestant import Command, Contestant, Counted, NotMeasured
 from bench.job import Job, Task, sites_program
 
-__all__ = ["TracefsUprobe", "define", "tracefs"]
+__all__ = ["GROUP_PREFIX", "TracefsUprobe", "define", "group", "remove_our_events", "tracefs"]
 
-_GROUP = f"pu_bench_{os.getpid()}"
+GROUP_PREFIX = "pu_bench_"
+_GROUP = f"{GROUP_PREFIX}{os.getpid()}"
 _numbers = itertools.count()
+_BUFFER_KIB = "16384"
+"""For each CPU: room for what the longest run records."""
 
 
 def tracefs() -> Path | None:
@@ -42,11 +46,32 @@ def define(place: Path, line: str) -> None:
         os.close(descriptor)
 
 
+def group() -> str:
+    """The name of this process's events in the kernel."""
+    return _GROUP
+
+
+def remove_our_events() -> None:
+    """Whatever a run that was ended has left in the kernel, by this and by other processes."""
+    place = tracefs()
+    if place is None:
+        return
+    for instance in (place / "instances").glob(f"{GROUP_PREFIX}*"):
+        instance.rmdir()
+    for line in (place / "uprobe_events").read_text().splitlines():
+        name = line.split()[0].partition(":")[2]
+        if name.startswith(GROUP_PREFIX):
+            define(place, f"-:{name}")
+
+
 class TracefsUprobe(Contestant):
     """An event that is enabled, which writes a record into the kernel's ring buffer at each hit.
 
-    The count is the kernel's own (nhit of uprobe_profile), the sum a `hist` trigger's.
+    The count is the kernel's own (nhit of uprobe_profile). Arguments are read out of the buffer
+    afterwards, which is in an instance of its own.
     """
+
+    first_calls = 2000
 
     def __init__(self, kind: str = "p") -> None:
         """`p` or `r`, as in uprobe_events."""
@@ -54,6 +79,7 @@ class TracefsUprobe(Contestant):
         self.name = "kernel uprobe, tracefs" if kind == "p" else "kernel uretprobe, tracefs"
         if kind == "r":
             self.tasks = (Task.COUNT,)
+            self.entries_only = True
         self._event = ""
 
     def missing(self) -> str | None:
@@ -73,36 +99,29 @@ class TracefsUprobe(Contestant):
         if place is None:
             raise NotMeasured("no tracefs with uprobe_events is mounted")
         self._event = f"{_GROUP}/hit{next(_numbers)}"
-        kind = self._kind if not self._event or self._kind == "p" else "r"
         argument = " value=%di:u64" if job.task is Task.ARGUMENT else ""
-        define(place, f"{kind}:{self._event} {sites_program()}:{job.site.offset:#x}{argument}")
-        event = place / "events" / self._event
+        define(
+            place, f"{self._kind}:{self._event} {sites_program()}:{job.site.offset:#x}{argument}"
+        )
+        instance = place / "instances" / _GROUP
+        instance.mkdir(exist_ok=True)
         try:
-            if job.task is Task.ARGUMENT:
-                (event / "trigger").write_text("hist:keys=common_type:vals=value")
-            else:
-                (event / "enable").write_text("1")
+            (instance / "buffer_size_kb").write_text(_BUFFER_KIB)
+            (instance / "events" / self._event / "enable").write_text("1")
             yield
         finally:
-            if job.task is Task.ARGUMENT:
-                with_trigger = (event / "trigger").read_text()
-                if "hist" in with_trigger:
-                    (event / "trigger").write_text("!hist:keys=common_type:vals=value")
-            (event / "enable").write_text("0")
+            instance.rmdir()  # which disables what is enabled in it
             define(place, f"-:{self._event}")
 
     def read_count(self, job: Job, printed: str, folder: Path) -> Counted:
         place = tracefs()
         assert place is not None
         name = self._event.partition("/")[2]
-        hits = None
-        for line in (place / "uprobe_profile").read_text().splitlines():
-            row = line.split()
-            if row[-2] == name:
-                hits = int(row[-1])
-        total = None
-        if job.task is Task.ARGUMENT:
-            text = (place / "events" / self._event / "hist").read_text()
-            found = [line for line in text.splitlines() if "value:" in line]
-            total = int(found[0].split("value:")[1].split()[0]) if found else None
-        return Counted(hits, total)
+        rows = map(str.split, (place / "uprobe_profile").read_text().splitlines())
+        hits = next((int(row[-1]) for row in rows if row[-2] == name), None)
+        if hits == 0:
+            raise NotMeasured("the kernel does not probe this instruction: it let all hits pass")
+        if job.task is not Task.ARGUMENT:
+            return Counted(hits)
+        trace = (place / "instances" / _GROUP / "trace").read_text()
+        return Counted(hits, sum(map(int, re.findall(r" value=(\d+)$", trace, re.MULTILINE))))

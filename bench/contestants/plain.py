@@ -17,6 +17,8 @@ __all__ = ["LOOPS", "CLoop", "NoProbe", "reference"]
 _SOURCE = Path(__file__).resolve().parents[1] / "reference_loop.c"
 _MODES = {
     "skip": "C loop, one stop",
+    "peek": "C loop, one stop, RIP alone read and written",
+    "bare": "C loop, one stop, no registers",
     "step": "C loop, step in a slot",
     "reinsert": "C loop, remove, step, reinsert",
 }
@@ -43,15 +45,17 @@ def _program() -> Path:
 
 
 class CLoop(Contestant):
-    """One mode of reference_loop.c. It knows one instruction, endbr64, whatever the job says:
-    its cost is that of the stops, and the same for every job."""
+    """One mode of reference_loop.c. It knows one instruction, endbr64 (a nop if it is `bare`),
+    whatever the job says: its cost is that of the stops, and the same for every job."""
 
     tasks = (Task.COUNT,)
 
     def __init__(self, mode: str) -> None:
         self.mode = mode
         self.name = _MODES[mode]
-        self.stops_per_hit = 1.0 if mode == "skip" else 2.0
+        self.stops_per_hit = 2.0 if mode in ("step", "reinsert") else 1.0
+        self._site = "nop" if mode == "bare" else "endbr"
+        self._size = 1 if mode == "bare" else 4
 
     def version(self) -> str:
         return ""
@@ -64,13 +68,13 @@ class CLoop(Contestant):
             [
                 str(_program()),
                 self.mode,
-                f"{known['site_endbr']:x}",
-                "4",
+                f"{known[f'site_{self._site}']:x}",
+                str(self._size),
                 f"{known['slot_area']:x}",
                 str(place.tracer),
                 str(place.tracee),
                 program,
-                "endbr",
+                self._site,
                 *rest,
             ]
         )
@@ -82,4 +86,4 @@ def reference() -> CLoop:
     return CLoop("skip")
 
 
-LOOPS = tuple(CLoop(mode) for mode in _MODES)
+LOOPS = tuple(CLoop(mode) for mode in ("skip", "step", "reinsert"))

@@ -1,0 +1,87 @@
+"""Tools that are Python packages: libdebug, python-ptrace's own breakpoints, Frida."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.contestants.contestant import Command, Contestant, NotMeasured
+from bench.contestants.environments import installed_version, python_with
+from bench.job import Job, Task
+
+__all__ = ["FromPypi", "frida", "libdebug", "python_ptrace"]
+
+_INSIDE = Path(__file__).resolve().parent / "inside"
+
+
+class FromPypi(Contestant):
+    """`inside/SCRIPT WORD... ADDRESS READS PROGRAM...`, run by an interpreter that has it."""
+
+    def __init__(
+        self,
+        name: str,
+        package: str,
+        script: str,
+        *words: str,
+        stops_per_hit: float,
+        first_calls: int = 300,
+        entries_only: bool = False,
+    ) -> None:
+        self.name = name
+        self.stops_per_hit = stops_per_hit
+        self.first_calls = first_calls
+        self.entries_only = entries_only
+        self._package = package
+        self._script = script
+        self._words = words
+
+    def missing(self) -> str | None:
+        try:
+            python_with(self._package)
+        except NotMeasured as reason:
+            return str(reason)
+        return None
+
+    def version(self) -> str:
+        return installed_version(self._package)
+
+    def command(self, job: Job, target: Sequence[str], folder: Path) -> Command:
+        return Command(
+            [
+                str(python_with(self._package)),
+                str(_INSIDE / self._script),
+                *self._words,
+                f"{job.site.address:#x}",
+                "1" if job.task is Task.ARGUMENT else "0",
+                *target,
+            ]
+        )
+
+
+libdebug = FromPypi("libdebug, callback", "libdebug", "libdebug_count.py", stops_per_hit=2.0)
+python_ptrace = FromPypi(
+    "python-ptrace, its Breakpoint",
+    "python-ptrace",
+    "python_ptrace_count.py",
+    stops_per_hit=2.0,
+)
+frida = (
+    FromPypi(
+        "Frida, JavaScript",
+        "frida",
+        "frida_count.py",
+        "js",
+        stops_per_hit=0.0,
+        first_calls=20_000,
+        entries_only=True,
+    ),
+    FromPypi(
+        "Frida, C callback",
+        "frida",
+        "frida_count.py",
+        "c",
+        stops_per_hit=0.0,
+        first_calls=20_000,
+        entries_only=True,
+    ),
+)

@@ -1,0 +1,119 @@
+"""The same work at the same probe by every tool that a user could pick: count the hits, and, where
+it can, read the first argument.
+
+At a five-byte nop, which every one of them can probe: the kernel in its fastest way, tools that
+patch a jump in without a stop. test_cost_per_hit.py has what other instructions cost the kernel.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import pytest
+
+from bench.contest import Measurement, Plan, run_contest
+from bench.contestants.contestant import Contestant
+from bench.contestants.from_pypi import frida, libdebug, python_ptrace
+from bench.contestants.gdb import Gdb, GdbserverTracepoint
+from bench.contestants.kernel_fronts import Bpftrace, PerfStat, PerfTrace
+from bench.contestants.kernel_uprobe import TracefsUprobe
+from bench.contestants.lldb import Lldb
+from bench.contestants.ours import Ours
+from bench.contestants.tracers import Ltrace, Uftrace
+from bench.job import SITES, Placement, Task, placements
+from bench.replay import CLOCK
+
+pytestmark = pytest.mark.benchmark(timer=CLOCK)
+
+_SITE = "nop5"
+_IN_QUICK: tuple[Contestant, ...] = (
+    Ours(),
+    Gdb("python"),
+    Lldb("python"),
+    libdebug,
+    Ltrace(),
+    frida[1],
+    TracefsUprobe(),
+)
+_CONTESTANTS: tuple[Contestant, ...] = (
+    *_IN_QUICK,
+    Gdb("commands"),
+    Gdb("dprintf"),
+    Gdb("ignore"),
+    GdbserverTracepoint(),
+    Lldb("auto"),
+    python_ptrace,
+    frida[0],
+    Uftrace(),
+    PerfStat(),
+    Bpftrace(),
+    PerfTrace(),
+)
+_RETURNS: tuple[Contestant, ...] = (
+    Ours("return"),
+    TracefsUprobe("r"),
+    Bpftrace("uretprobe"),
+    Ltrace(),
+)
+_PLACEMENTS = {place.name: place for place in placements()}
+
+
+@functools.cache
+def _contest(
+    contestants: tuple[Contestant, ...],
+    task: Task,
+    placement: Placement,
+    plan: Plan,
+    progress: Callable[[str], None],
+) -> dict[str, Measurement]:
+    def show(text: str) -> None:
+        progress(f"{task.value}, {placement.name}: {text}")
+
+    return run_contest(contestants, SITES[_SITE], task, placement, plan, show)
+
+
+def _names(contestants: tuple[Contestant, ...]) -> list[object]:
+    return [
+        pytest.param(
+            each.name, marks=[] if each in (*_IN_QUICK, *_RETURNS) else [pytest.mark.full_only]
+        )
+        for each in contestants
+    ]
+
+
+@pytest.mark.parametrize("contestant", _names(_CONTESTANTS))
+@pytest.mark.parametrize(
+    ("task", "placement"),
+    [
+        pytest.param(
+            task,
+            place,
+            marks=[] if place == "one CPU" and task is Task.COUNT else [pytest.mark.full_only],
+        )
+        for place in _PLACEMENTS
+        for task in (Task.COUNT, Task.ARGUMENT)
+    ],
+)
+def test_peer(
+    task: Task,
+    placement: str,
+    contestant: str,
+    plan: Plan,
+    quick: bool,
+    progress: Callable[[str], None],
+    book: Callable[..., None],
+) -> None:
+    chosen = _IN_QUICK if quick else _CONTESTANTS
+    result = _contest(chosen, task, _PLACEMENTS[placement], plan, progress)[contestant]
+    what = "the hits counted" if task is Task.COUNT else "the first argument read"
+    book(result, f"peers: {what}, {placement}", kind="peer")
+
+
+@pytest.mark.parametrize("contestant", _names(_RETURNS))
+def test_return(
+    contestant: str, plan: Plan, progress: Callable[[str], None], book: Callable[..., None]
+) -> None:
+    place = _PLACEMENTS["one CPU"]
+    result = _contest(_RETURNS, Task.COUNT, place, plan, progress)[contestant]
+    book(result, "peers: a call and its return (uretprobe-nop5), one CPU", kind="return")
