@@ -14,7 +14,7 @@ import pytest
 
 import ptrace_uprobes as pu
 from ptrace_uprobes.unwind import Frame, Stack, Unwinder
-from tests.support.build import build_target
+from tests.support.build import BuildFailed, build_target
 from tests.support.gdb_frames import GdbFrame, StoppedProgram, gdb_at, stopped_by_gdb
 from tests.support.other_compilers import build_go
 
@@ -210,6 +210,83 @@ def test_debug_frames_serve_where_there_are_no_others(separate: bool, tmp_path: 
         built = bare
     with stopped_by_gdb([built, "pushes"], "break stop_here", "run") as program:
         _assert_as_gdb(program)
+
+
+def _stack_at(function: str, target: Path) -> Stack:
+    """The stack of the first hit of a function, its frames named without offsets."""
+    stacks: list[Stack] = []
+    with pu.launch([str(target)]) as engine:
+        engine.probe(function, lambda hit: stacks.append(hit.stack()))
+        assert engine.run(timeout=60).exit_status == 0
+    return stacks[0]
+
+
+def _functions(stack: Stack) -> list[str]:
+    return [re.sub(r"\+0x.*", "", frame.symbol or "") for frame in stack]
+
+
+@pytest.fixture(scope="module")
+def without_cfi() -> Path:
+    """Assembled without the flags that let the compiler write CFI of its own."""
+    return build_target("no_cfi.S", "-fno-asynchronous-unwind-tables")
+
+
+def test_no_frame_is_left_out_where_a_function_has_neither_cfi_nor_a_frame_pointer(
+    without_cfi: Path,
+) -> None:
+    stack = _stack_at("inner", without_cfi)
+    assert _functions(stack) == ["inner", "frameless"]
+    where = hex(stack[-1].address)
+    assert stack.cut == f"no CFI for {where}, and its function does not keep a frame pointer"
+
+
+@pytest.mark.parametrize("function", ["frameless", "framed"])
+def test_the_frame_pointer_of_a_function_that_sets_it_up_is_followed(
+    function: str, without_cfi: Path
+) -> None:
+    stack = _stack_at(function, without_cfi)
+    callers = {"frameless": ["framed"], "framed": []}[function]
+    # What main() was called by uses RBP for something else.
+    assert _functions(stack) == [function, *callers, "main"]
+
+
+def test_a_frame_pointer_may_be_set_up_later_in_a_function(without_cfi: Path) -> None:
+    stack = _stack_at("in_late", without_cfi)
+    assert _functions(stack) == ["in_late", "late", "main"]
+
+
+def test_a_function_without_a_symbol_is_not_believed_to_have_set_up_its_frame_pointer(
+    tmp_path: Path, without_cfi: Path
+) -> None:
+    bare = tmp_path / "bare"
+    hidden = ("--strip-symbol=frameless", "--strip-symbol=framed", "--strip-symbol=main")
+    subprocess.run(["objcopy", *hidden, without_cfi, bare], check=True)
+    stack = _stack_at("inner", bare)
+    assert len(stack) == 2
+    assert stack.cut == f"no CFI for {stack[1].address:#x}, and no symbol tells its function"
+
+
+def test_a_frame_pointer_that_is_the_stack_pointer_needs_no_symbol(without_cfi: Path) -> None:
+    stacks: list[Stack] = []
+    with pu.launch([str(without_cfi)]) as engine:
+        engine.probe("in_unnamed", lambda hit: stacks.append(hit.stack()))
+        assert engine.run(timeout=60).exit_status == 0
+    assert _functions(stacks[0])[2:] == ["main"]
+    assert len(stacks[1]) == 2
+    assert "no symbol tells its function" in (stacks[1].cut or "")
+
+
+def test_a_stack_in_pieces_is_gdb_s() -> None:
+    try:
+        target = build_target("split_stack.c", "-fsplit-stack", "-fomit-frame-pointer")
+    except BuildFailed as error:
+        pytest.skip(f"no program with a split stack can be built here: {error}"[:200])
+    with stopped_by_gdb([target], "break stop_here", "run") as program:
+        stack = _assert_as_gdb(program)
+    names = _functions(stack)
+    assert names.count("recurse") == 21
+    assert names.count("__morestack") > 3
+    assert stack.cut is None
 
 
 def test_in_the_dynamic_linker_before_the_program_nothing_is_made_up() -> None:

@@ -27,8 +27,9 @@ Level = tuple[Row | None, int, int, int, int, int]
 
 
 class History:
-    def __init__(self, registers: object, memory: StackMemory) -> None:
-        self.levels: list[Level] = []
+    def __init__(self, registers: object, memory: StackMemory, levels: list[Level]) -> None:
+        """`levels`: an empty list, for the frames that are left."""
+        self.levels = levels
         self._registers = registers
         self._memory = memory
         self._known: dict[tuple[int, int], int] = {}

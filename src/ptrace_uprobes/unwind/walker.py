@@ -20,7 +20,13 @@ from ptrace_uprobes.unwind.memory import StackMemory, Unreadable
 from ptrace_uprobes.unwind.row import Kind, Row
 from ptrace_uprobes.unwind.stack import Frame, Stack
 from ptrace_uprobes.unwind.tables import tables_of
-from ptrace_uprobes.unwind.without_cfi import guess, is_signal_trampoline, trampoline_row
+from ptrace_uprobes.unwind.without_cfi import (
+    Uncharted,
+    examine,
+    guess,
+    is_signal_trampoline,
+    trampoline_row,
+)
 
 __all__ = ["Unwinder"]
 
@@ -31,6 +37,7 @@ _BY_ROW: Final = 2
 _ENTRY_CODE: Final = 64
 """Bytes of a file's entry point, which nothing has called: often without CFI, as in ld.so."""
 _SIGNAL_NAME: Final = "<signal handler called>"
+_STACK_SWITCH: Final = "__morestack"
 
 
 class _Step(NamedTuple):
@@ -43,8 +50,8 @@ class _Step(NamedTuple):
     frame: Frame
     row: Row | None
     bias: int
-    why: str
-    """Why there is no row."""
+    uncharted: Uncharted | None
+    """Where there is no row: what the code itself tells."""
 
 
 class _CutHere(Exception):
@@ -82,12 +89,21 @@ class Unwinder:
         """The frames' addresses alone."""
         return [frame.address for frame in self._climb(registers, limit)[0]]
 
-    def _climb(self, registers: object, limit: int) -> tuple[list[Frame], str | None]:
+    def frame_ends(self, registers: object, limit: int) -> list[int]:
+        """Where each of those frames ends, its CFA: RSP as it is when the function has returned."""
+        levels: list[Level] = []
+        self._climb(registers, limit, levels)
+        return [level[1] for level in levels]
+
+    def _climb(
+        self, registers: object, limit: int, levels: list[Level] | None = None
+    ) -> tuple[list[Frame], str | None]:
+        """`levels` is given what the frames were found by."""
         pc: int = registers.rip  # type: ignore[attr-defined]  # a ptrace struct, or alike
         sp: int = registers.rsp  # type: ignore[attr-defined]
         bp: int = registers.rbp  # type: ignore[attr-defined]
         memory = StackMemory(self._read)
-        history = History(registers, memory)
+        history = History(registers, memory, [] if levels is None else levels)
         levels = history.levels
         of_callers, of_threads = self._known
         known, exact = of_threads, True
@@ -109,14 +125,20 @@ class Unwinder:
                     words, base, top = memory.words, memory.base, memory.top
                     known = of_threads if exact else of_callers
                     if exact:
-                        # Only a signal's frame may be above what it interrupted.
+                        # A signal's frame may be above what it interrupted.
                         if (pc, sp) in seen:
                             raise _CutHere("the stack is a loop")
                         seen.add((pc, sp))
                 else:
                     cfa = (sp if kind == _ON_SP else bp) + offset
                     if cfa <= sp:
-                        raise _CutHere(f"bad CFI for {pc:#x}: its CFA is below its stack pointer")
+                        if not _switches_stacks(frame):
+                            raise _CutHere(
+                                f"bad CFI for {pc:#x}: its CFA is below its stack pointer"
+                            )
+                        if (pc, cfa) in seen:
+                            raise _CutHere("the stack is a loop")
+                        seen.add((pc, cfa))
                     levels.append((row, cfa, sp, bp, pc, bias))
                     place = cfa - 8
                     if not base <= place < top or place & 7:
@@ -151,16 +173,15 @@ class Unwinder:
         Raises `_CutHere`, `Malformed`, `Unreadable`.
         """
         row, _, sp, bp, pc, bias = level
-        if row is None:
+        code = step.uncharted
+        if code is not None:
             module = self._module_of(pc, exact)
             if module is not None and 0 <= pc - bias - module.image.entry < _ENTRY_CODE:
                 return None
-            try:
-                row = guess(StackMemory(self._read), module, pc, sp, bp, exact=exact)
-            except UprobesError:
-                row = None
+            row = guess(StackMemory(self._read), code, pc, sp, bp, exact=exact)
             if row is None:
-                raise _CutHere(f"{step.why} for {pc:#x}")
+                raise _CutHere(code.why)
+        assert row is not None
         rule = row.rules.get(row.return_address)
         if rule is None:
             raise _CutHere(f"bad CFI for {pc:#x}: it gives no return address")
@@ -203,9 +224,15 @@ class Unwinder:
             found = trampoline_row
         is_signal = isinstance(found, Row) and found.is_signal
         frame = self._frame(pc, exact, module, is_signal)
-        if module is None:
-            return _step_of(found, frame, 0)  # not kept: a library may come to be there
-        step = known[pc] = _step_of(found, frame, module.bias)
+        bias = 0 if module is None else module.bias
+        if isinstance(found, Row):
+            step = _step_of(found, frame, bias)
+        else:
+            code = examine(StackMemory(self._read), module, pc, exact=exact)
+            code = code._replace(why=f"{found} for {pc:#x}{code.why}")
+            step = _Step(_BY_ROW, 0, 0, frame, None, bias, code)
+        if module is not None:  # else a library may come to be there
+            known[pc] = step
         return step
 
     def _frame(self, pc: int, exact: bool, module: Module | None, is_signal: bool) -> Frame:
@@ -231,9 +258,15 @@ class Unwinder:
         return Frame(pc, f"{name}+{offset:#x}" if offset else name, module.name)
 
 
-def _step_of(found: Row | str, frame: Frame, bias: int) -> _Step:
-    if isinstance(found, str):
-        return _Step(_BY_ROW, 0, 0, frame, None, bias, found)
+def _switches_stacks(frame: Frame) -> bool:
+    """Whether it is libgcc's function that goes on to another stack (gcc -fsplit-stack).
+
+    That may lie above the one it comes from. gdb knows it by its name too.
+    """
+    return frame.symbol is not None and frame.symbol.partition("+")[0] == _STACK_SWITCH
+
+
+def _step_of(found: Row, frame: Frame, bias: int) -> _Step:
     rules = found.rules
     bp_rule = rules.get(BP)
     simple = (
@@ -246,7 +279,7 @@ def _step_of(found: Row | str, frame: Frame, bias: int) -> _Step:
         and (bp_rule is None or (bp_rule[0] == Kind.OFFSET and bp_rule[1] != 0))
     )
     if not simple:
-        return _Step(_BY_ROW, 0, 0, frame, found, bias, "")
+        return _Step(_BY_ROW, 0, 0, frame, found, bias, None)
     kind = _ON_SP if found.cfa_register == SP else _ON_BP
     bp_offset = 0 if bp_rule is None else bp_rule[1]
-    return _Step(kind, found.cfa_offset, bp_offset, frame, found, bias, "")
+    return _Step(kind, found.cfa_offset, bp_offset, frame, found, bias, None)

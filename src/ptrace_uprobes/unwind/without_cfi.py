@@ -5,27 +5,35 @@
 - A function has just been entered if the call before the return address goes to where it
   stands, or if that is a function's first instruction: then the return address is on top.
 - A frame pointer is believed if what it points to is such a frame: a higher frame pointer,
-  and an address behind a call instruction. Of the innermost function, only if it is one that
-  is known to have set it up: by its first instructions, or because Go's compiler always does.
+  and an address behind a call instruction; and only of a function that is known to have set it
+  up, for else it is a caller's, and the frames between would be missing. Known by its
+  instructions, or because Go's compiler always does; of a caller that belongs to no module (a
+  just-in-time compiler's code) it is supposed.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
+from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.arch.x86_call import LONGEST_CALL, ends_with_call
+from ptrace_uprobes.errors import UprobesError
 from ptrace_uprobes.symbols.modules import Module
 from ptrace_uprobes.unwind.history import BP, RA, SP
 from ptrace_uprobes.unwind.memory import StackMemory, Unreadable
 from ptrace_uprobes.unwind.row import Kind, Row
 
-__all__ = ["guess", "is_signal_trampoline", "trampoline_row"]
+__all__ = ["Uncharted", "examine", "guess", "is_signal_trampoline", "trampoline_row"]
 
 # mov $15 (__NR_rt_sigreturn), %rax or %eax; syscall
 _TRAMPOLINES: Final = (b"\x48\xc7\xc0\x0f\0\0\0\x0f\x05", b"\xb8\x0f\0\0\0\x0f\x05")
 _LARGEST_FRAME: Final = 1 << 20
-_PROLOGUE: Final = b"\x55\x48\x89\xe5"  # push %rbp; mov %rsp,%rbp
+_PROLOGUES: Final = (b"\x55\x48\x89\xe5", b"\x55\x48\x8b\xec")  # push %rbp; mov %rsp,%rbp
 _ENDBR64: Final = b"\xf3\x0f\x1e\xfa"
+_RET: Final = b"\xc3"
+_LATEST_PROLOGUE: Final = 1024
+"""Bytes into a function. V8's builtins, in node, first look whether there is better code."""
 
 # struct ucontext, where RSP is when a handler has returned (arch/x86/include/uapi/asm/
 # sigcontext.h, struct sigcontext_64, 40 bytes into it): DWARF registers by their offset.
@@ -65,47 +73,62 @@ def is_signal_trampoline(code: bytes) -> bool:
     return code.startswith(_TRAMPOLINES)
 
 
+class Uncharted(NamedTuple):
+    """What code without CFI tells of its frame by itself, whatever is on the stack."""
+
+    at_start: bool
+    """It is a function's first instruction."""
+    has_frame_pointer: bool
+    """Its function has set up RBP by then, and not yet given it back."""
+    why: str
+    """Why its frame cannot be told."""
+
+
+def examine(memory: StackMemory, module: Module | None, pc: int, *, exact: bool) -> Uncharted:
+    """Cold: what there is to know of the code at an address that has no CFI."""
+    if module is None:
+        return Uncharted(at_start=False, has_frame_pointer=not exact, why="")
+    try:
+        found = module.image.symbol_at(module.to_elf(VirtAddr(pc if exact else pc - 1)))
+        if module.image.is_go:
+            at_start = exact and found is not None and found[1] == 0
+            return Uncharted(at_start, has_frame_pointer=True, why="")
+    except UprobesError:
+        found = None
+    if found is None:
+        return Uncharted(False, False, ", and no symbol tells its function")
+    symbol, into = found[0], found[1] + (not exact)
+    code = memory.bytes_at(pc - into, min(into, _LATEST_PROLOGUE))
+    at = len(_ENDBR64) if code.startswith(_ENDBR64) else 0
+    set_up = code.startswith(_PROLOGUES, at)
+    if not set_up and not exact and symbol.size != 0:
+        set_up = any(prologue in code for prologue in _PROLOGUES)
+    # Its last instruction follows the frame pointer's end.
+    set_up = set_up and memory.bytes_at(pc, 1) != _RET
+    why = "" if set_up else ", and its function does not keep a frame pointer"
+    return Uncharted(into == 0, set_up, why)
+
+
 def guess(
-    memory: StackMemory, module: Module | None, pc: int, sp: int, bp: int, *, exact: bool
+    memory: StackMemory, code: Uncharted, pc: int, sp: int, bp: int, *, exact: bool
 ) -> Row | None:
     """The row of a function without CFI, if it is certain enough."""
     try:
         if exact:
-            return _guess_innermost(memory, module, pc, sp, bp)
-        return _WITH_FRAME_POINTER if _is_frame(memory, sp, bp) else None
+            back = memory.word(sp)
+            before = memory.bytes_at(back - LONGEST_CALL, LONGEST_CALL)
+            if ends_with_call(before):
+                if before[2] == 0xE8 and back + struct.unpack("<i", before[3:])[0] == pc:
+                    return _JUST_ENTERED
+                if code.at_start or not memory.bytes_at(pc, 1):
+                    return _JUST_ENTERED  # or a call to where there is nothing
+            if code.at_start:
+                return None
+        # With nothing pushed since RBP was set, it is this function that has set it.
+        believed = code.has_frame_pointer or (not exact and sp == bp)
+        return _WITH_FRAME_POINTER if believed and _is_frame(memory, sp, bp) else None
     except Unreadable:
         return None
-
-
-def _guess_innermost(
-    memory: StackMemory, module: Module | None, pc: int, sp: int, bp: int
-) -> Row | None:
-    back = memory.word(sp)
-    before = memory.bytes_at(back - 7, 7)
-    if len(before) == 7 and _is_call(before):
-        if before[2] == 0xE8 and back + struct.unpack("<i", before[3:])[0] == pc:
-            return _JUST_ENTERED
-        if not memory.bytes_at(pc, 1):
-            return _JUST_ENTERED  # a call to where there is nothing
-    if module is None:
-        return None
-    found = module.image.symbol_at(module.to_elf(module.start.__class__(pc)))
-    if found is not None and found[1] == 0:
-        return _JUST_ENTERED if len(before) == 7 and _is_call(before) else None
-    if not _is_frame(memory, sp, bp):
-        return None
-    if module.image.is_go:
-        return _WITH_FRAME_POINTER
-    if found is None:
-        return None
-    start = memory.bytes_at(pc - found[1], 8)
-    prologue = start[4:8] if start.startswith(_ENDBR64) else start[:4]
-    set_up = len(_PROLOGUE) + (4 if start.startswith(_ENDBR64) else 0)
-    # Before its last instruction, which follows the frame pointer's end.
-    at_return = memory.bytes_at(pc, 1) == b"\xc3"
-    if prologue == _PROLOGUE and found[1] >= set_up and not at_return:
-        return _WITH_FRAME_POINTER
-    return None
 
 
 def _is_frame(memory: StackMemory, sp: int, bp: int) -> bool:
@@ -114,24 +137,5 @@ def _is_frame(memory: StackMemory, sp: int, bp: int) -> bool:
     above = memory.word(bp)
     if above != 0 and not bp < above < bp + _LARGEST_FRAME:
         return False
-    before = memory.bytes_at(memory.word(bp + 8) - 7, 7)
-    return len(before) == 7 and _is_call(before)
-
-
-def _is_call(before: bytes) -> bool:
-    """Whether the last of these 7 bytes can be the last of a call instruction."""
-    if before[2] == 0xE8:  # call rel32
-        return True
-    # call r/m64: FF /2, with a SIB byte and a displacement or without
-    for length in (2, 3, 4, 6, 7):
-        opcode, modrm = before[-length], before[-length + 1]
-        if opcode != 0xFF or modrm >> 3 & 7 != 2:
-            continue
-        mode, operand = modrm >> 6, modrm & 7
-        size = 2 + (operand == 4 and mode != 3)
-        size += 4 if mode == 2 or (mode == 0 and operand == 5) else int(mode == 1)
-        if mode == 0 and operand == 4 and length > 3 and before[-length + 2] & 7 == 5:
-            size += 4
-        if size == length:
-            return True
-    return False
+    before = memory.bytes_at(memory.word(bp + 8) - LONGEST_CALL, LONGEST_CALL)
+    return ends_with_call(before)

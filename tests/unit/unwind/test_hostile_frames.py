@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.symbols.image import image_from_bytes
 from ptrace_uprobes.symbols.modules import Module
-from ptrace_uprobes.unwind import Stack, Unwinder
+from ptrace_uprobes.unwind import Frame, Stack, Unwinder, walker
 from ptrace_uprobes.unwind.cursor import Cursor, Malformed
 from ptrace_uprobes.unwind.expression import evaluate
-from ptrace_uprobes.unwind.row import row_of
+from ptrace_uprobes.unwind.history import BP, RA
+from ptrace_uprobes.unwind.row import Kind, Row, row_of
 from tests.support.build import build_target
-from tests.unit.unwind.synthetic import CIE, entries, fde, section
+from tests.unit.unwind.synthetic import CIE, Memory, entries, fde, section
 
 _BIAS = 0x7F0000000000
 _STACK = 0x7FFF00000000
@@ -201,3 +202,19 @@ def test_frames_that_go_round_end() -> None:
     assert stack.cut == "the stack is a loop"
     assert len(stack) < 4
     assert all(frame.is_signal for frame in stack)
+
+
+@pytest.mark.parametrize(("name", "why"), [("__morestack", "a loop"), ("morestack", "below")])
+def test_only_a_function_that_switches_stacks_may_go_down_and_not_round(
+    name: str, why: str
+) -> None:
+    """Its CFA is RBP + 16, and RBP leads to itself."""
+    row = Row(6, 16, None, {RA: (Kind.OFFSET, -8, b""), BP: (Kind.OFFSET, -16, b"")}, RA, False)
+    memory = Memory(_STACK, [_STACK, 0x5000])
+    step = walker._step_of(row, Frame(0x5000, f"{name}+0x73", "made"), 0)
+    unwinder = Unwinder(lambda _: None, memory.read)
+    for known in unwinder._known:
+        known[0x5000] = step
+    stack = unwinder.walk(SimpleNamespace(rip=0x5000, rsp=_STACK + 0x1000, rbp=_STACK))
+    assert why in (stack.cut or "")
+    assert len(stack) <= 4
