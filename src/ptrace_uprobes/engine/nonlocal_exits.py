@@ -12,12 +12,14 @@ Watched by probes of our own, which nobody sees:
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.returns import Returns
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.maps import Mapping, read_maps
+from ptrace_uprobes.linux.ptrace_calls import UserRegs
 from ptrace_uprobes.tracee import Thread
 
 __all__ = ["WATCHED", "NonlocalExits"]
@@ -37,6 +39,7 @@ _JB_RSP: Final = 6 * 8
 _POINTER_GUARD: Final = 0x30
 _ROTATION: Final = 17
 _CONTEXT_CFA: Final = 18 * 8
+_MOST_FRAMES: Final = 4096
 _MAIN_STACK: Final = "[stack]"
 _MASK: Final = (1 << 64) - 1
 
@@ -64,7 +67,8 @@ class NonlocalExits:
         if any(count.label == _LANDING_PAD for count in placed.watchers):
             target = self._word(thread, registers.rdi + _CONTEXT_CFA)
             if target is not None:
-                self._unwound_to(thread, registers.rsp, target)
+                registers.rip = placed.address
+                self._unwound_to(thread, registers, target)
             return
         stored = self._word(thread, registers.rdi + _JB_RSP)
         guard = self._word(thread, registers.fs_base + _POINTER_GUARD)
@@ -79,18 +83,20 @@ class NonlocalExits:
                     leave(thread, _bottom(thread.process.space.extra, stack), target, stack.end)
                 return
 
-    def _unwound_to(self, thread: Thread, here: int, target: int) -> None:
-        """All frames from here to there are left: on one stack, or the inner ones on a signal
-        handler's, with whatever lies between the two left alone."""
+    def _unwound_to(self, thread: Thread, registers: UserRegs, target: int) -> None:
+        """All frames from here to there are left."""
+        here: int = registers.rsp
         inner, outer = self._stack_of(thread, here), self._stack_of(thread, target)
         if outer is None:
             return
-        if inner is outer or inner is None:
+        if inner is outer:
             self._returns.unwound(thread, here, target, outer.end)
-        else:
-            self._returns.unwound(thread, here, inner.end, inner.end)
-            bottom = _bottom(thread.process.space.extra, outer)
-            self._returns.unwound(thread, bottom, target, outer.end)
+            return
+        # From a signal handler's stack. Between the two there may be those of coroutines: here
+        # it counts which frames they are.
+        ends = thread.process.space.extra.frame_ends(registers, _MOST_FRAMES)
+        left = itertools.takewhile(lambda end: not target < end < outer.end, ends)
+        self._returns.frames_left(thread, left)
 
     @staticmethod
     def _stack_of(thread: Thread, address: int) -> Mapping | None:

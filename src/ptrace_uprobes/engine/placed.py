@@ -200,10 +200,17 @@ class SpaceRecord:
 
     def stack(self, registers: UserRegs, limit: int) -> Stack:
         """The user stack of a thread that stands in the program with these registers."""
+        return self._the_unwinder().walk(registers, limit)
+
+    def frame_ends(self, registers: UserRegs, limit: int) -> list[int]:
+        """Where the frames of that stack end, innermost first."""
+        return self._the_unwinder().frame_ends(registers, limit)
+
+    def _the_unwinder(self) -> Unwinder:
         if self.unwinder is None:
             loaded = LoadedModules(self.module_at, self._any_tid, self.traps.read)
             self.unwinder = Unwinder(loaded.module_at, self.traps.read_some)
-        return self.unwinder.walk(registers, limit)
+        return self.unwinder
 
     def _any_tid(self) -> int | None:
         thread = self.space.any_thread()

@@ -20,7 +20,7 @@ the goroutine and the distance to its stack's top, which stays the same when it 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -209,6 +209,11 @@ class Returns:
         calls = thread.active_calls
         for key in self._newest_below(calls, low, high, top):
             self._lose(calls.pop(key), _LEFT)
+
+    def frames_left(self, thread: Thread, ends: Iterable[int]) -> None:
+        """The frames that end there have been left for good."""
+        for key in ends:
+            self._lose(thread.active_calls.pop(key, []), _LEFT)
 
     def jumped_to(self, thread: Thread, low: int, high: int, top: int) -> None:
         """longjmp goes to a frame with SP `high`, on a stack that is not the thread's own.
