@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.errors import HitIsOver, MemoryFault
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Handler", "Hit", "Probe", "ProbeHost", "Registers", "SiteCount"]
 
 _monotonic_ns = time.monotonic_ns
+_set_rip: Final = UserRegs.rip.__set__
+"""As `registers.rip = ...`, without `Registers.__setattr__`: nothing was assigned by a user."""
 _PAGE = 4096
 
 
@@ -32,7 +34,8 @@ class Registers(UserRegs):  # type: ignore[misc]  # the binding has no type info
     displaced instruction.
     """
 
-    dirty: bool
+    dirty = False
+    """Something was assigned."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "dirty":
@@ -259,8 +262,7 @@ class Hit:
             self._check("registers")
             registers = Registers()
             ptrace_calls.get_registers(self._thread.tid, registers)
-            registers.rip = self.address
-            registers.dirty = False
+            _set_rip(registers, self.address)
             self._registers = registers
         return registers
 

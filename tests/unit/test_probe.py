@@ -56,7 +56,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         assert into is not None
         values["reads"] += 1
         for name in USER_OFFSETS:
-            setattr(into, name, values.get(name, 0))
+            UserRegs.__setattr__(into, name, values.get(name, 0))  # as memory, not as a user does
         return into
 
     monkeypatch.setattr(ptrace_calls, "get_registers", get)
