@@ -63,7 +63,7 @@ bench-quick: $(VENV)/bench.stamp $(VENV)/peers.stamp
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict src tests
+	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-cache
 
 clean:

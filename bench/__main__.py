@@ -33,9 +33,7 @@ def main(arguments: list[str]) -> int:
     measure = [sys.executable, "-m", "pytest", str(_HERE), "-q", "-rs", "-p", "no:cacheprovider"]
     options = [f"--benchmark-json={results}", f"--benchmark-columns={_COLUMNS}"]
     try:
-        status = subprocess.call([*measure, *options, *arguments], cwd=_HERE.parent)
-    except KeyboardInterrupt:
-        status = 130  # pytest has had the same Ctrl-C, and says what it has done by then
+        status = _wait([*measure, *options, *arguments])
     finally:
         remove_our_events()
     if results.stat().st_size == 0:
@@ -43,8 +41,17 @@ def main(arguments: list[str]) -> int:
         print("bench: error: no results were written", file=sys.stderr)
         return status or 1
     report = [sys.executable, "-m", "bench.report", str(results), "--output", str(folder / stamp)]
-    written = subprocess.call(report, cwd=_HERE.parent)
-    return status or written
+    return status or _wait(report)
+
+
+def _wait(command: list[str]) -> int:
+    """Its exit status. A Ctrl-C is for it too: it cleans up, and is waited for."""
+    process = subprocess.Popen(command, cwd=_HERE.parent)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            pass
 
 
 if __name__ == "__main__":

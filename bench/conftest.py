@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import pytest
 
 from bench import machine
 from bench.contest import Measurement, Plan
+from bench.contestants.contestant import Contestant
 from bench.replay import record
+
+Contestants = tuple[Contestant, ...]
 
 _absent: list[dict[str, str]] = []
 _figures: list[dict[str, Any]] = []
@@ -74,6 +77,24 @@ def progress(pytestconfig: pytest.Config) -> Iterator[Callable[[str], None]]:
 
     yield show
     show("")
+
+
+@pytest.fixture
+def chosen(request: pytest.FixtureRequest) -> Callable[[Sequence[Contestant]], Contestants]:
+    """Of a test's contestants those that -k has left: a contest runs no others."""
+
+    def choose(contestants: Sequence[Contestant]) -> Contestants:
+        node = request.node
+        names = {
+            item.callspec.params["contestant"]
+            for item in request.session.items
+            if isinstance(item, pytest.Function)
+            and item.originalname == node.originalname
+            and item.path == node.path
+        }
+        return tuple(each for each in contestants if each.name in names)
+
+    return choose
 
 
 @pytest.fixture

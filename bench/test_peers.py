@@ -8,7 +8,7 @@ patch a jump in without a stop. test_cost_per_hit.py has what other instructions
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -100,20 +100,25 @@ def test_peer(
     placement: str,
     contestant: str,
     plan: Plan,
-    quick: bool,
     progress: Callable[[str], None],
     book: Callable[..., None],
+    chosen: Callable[[Sequence[Contestant]], tuple[Contestant, ...]],
 ) -> None:
-    chosen = _IN_QUICK if quick else _CONTESTANTS
-    result = _contest(chosen, task, _PLACEMENTS[placement], plan, progress)[contestant]
+    result = _contest(chosen(_CONTESTANTS), task, _PLACEMENTS[placement], plan, progress)[
+        contestant
+    ]
     what = "the hits counted" if task is Task.COUNT else "the first argument read"
     book(result, f"peers: {what}, {placement}", kind="peer")
 
 
 @pytest.mark.parametrize("contestant", _names(_RETURNS))
 def test_return(
-    contestant: str, plan: Plan, progress: Callable[[str], None], book: Callable[..., None]
+    contestant: str,
+    plan: Plan,
+    progress: Callable[[str], None],
+    book: Callable[..., None],
+    chosen: Callable[[Sequence[Contestant]], tuple[Contestant, ...]],
 ) -> None:
     place = _PLACEMENTS["one CPU"]
-    result = _contest(_RETURNS, Task.COUNT, place, plan, progress)[contestant]
+    result = _contest(chosen(_RETURNS), Task.COUNT, place, plan, progress)[contestant]
     book(result, "peers: a call and its return (uretprobe-nop5), one CPU", kind="return")

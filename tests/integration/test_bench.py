@@ -1,0 +1,173 @@
+"""The measurements measure what they say, survive what fails, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from bench.contest import Plan, run_contest
+from bench.contestants import contestant as contestants
+from bench.contestants.contestant import Command, Contestant, Counted, NotMeasured
+from bench.contestants.kernel_uprobe import GROUP_PREFIX
+from bench.contestants.plain import NoProbe
+from bench.job import SITES, Job, Task, one_cpu
+
+from tests.support.oracle import require_tracefs
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LIMIT = 120
+
+
+def _quiet(text: str) -> None:
+    pass
+
+
+def _measure(results: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "--quick", f"--benchmark-json={results}"]
+    return subprocess.run(
+        [*command, "-p", "no:cacheprovider", *words],
+        cwd=_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT,
+        check=False,
+    )
+
+
+def _report(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench.report", *map(str, words)]
+    return subprocess.run(
+        command, cwd=_ROOT, capture_output=True, text=True, timeout=_LIMIT, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of one instruction."""
+    path = tmp_path_factory.mktemp("bench") / "results.json"
+    run = _measure(path, "bench/test_cost_per_hit.py", "-k", "nop- and (boost or stop)")
+    assert run.returncode == 0, run.stdout
+    return path
+
+
+def test_results_have_a_ratio_with_its_interval_the_placement_and_the_machine(
+    results: Path,
+) -> None:
+    found = json.loads(results.read_text())
+    assert {"processor", "kernel", "virtual", "mitigations", "governor"} <= set(
+        found["machine_info"]["measured"]
+    )
+    every = [one["extra_info"] for one in found["benchmarks"]]
+    facts = next(facts for facts in every if "boost" in facts["contestant"])
+    assert facts["ratio_low"] <= facts["ratio"] <= facts["ratio_high"]
+    assert facts["cpus"][0] == facts["cpus"][1]
+    assert len(facts["ratios"]) == 3
+
+
+def test_the_report_shows_what_was_measured_with_pictures(results: Path, tmp_path: Path) -> None:
+    written = _report(results, "--output", tmp_path / "report")
+    assert written.returncode == 0, written.stderr
+    text = (tmp_path / "report" / "benchmarks.md").read_text()
+    assert re.search(
+        r"^\| `nop` \(uprobe-nop\) \|( [\d.]+ [nµm]?s\*? \|| - \|)+", text, re.MULTILINE
+    )
+    assert "**This is the quick run**" in text
+    for picture in re.findall(r"\]\((\S+\.svg)\)", text):
+        assert (tmp_path / "report" / picture).stat().st_size > 1000
+        assert (tmp_path / "report" / picture).with_suffix(".png").exists()
+
+
+def test_a_run_agrees_with_itself(results: Path) -> None:
+    compared = _report(results, "--compare", results)
+    number = re.match(r"(\d+) ratios in both runs; the intervals of (\d+) of them", compared.stdout)
+    assert number is not None
+    assert int(number[1]) == int(number[2]) > 0
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"benchmarks": [{}]}'])
+def test_a_file_that_holds_no_results_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    refused = _report(path, "--output", tmp_path / "report")
+    assert refused.returncode == 1
+    assert re.fullmatch(r"bench\.report: error: .*holds no results.*\n", refused.stderr)
+
+
+class _Tool(Contestant):
+    """A tool that runs the target unprobed and says what it is told to."""
+
+    tasks = (Task.COUNT,)
+
+    def __init__(self, name: str, script: str, claims: Callable[[Job], int]) -> None:
+        self.name = name
+        self._script = script
+        self._claims = claims
+
+    def version(self) -> str:
+        return ""
+
+    def command(self, job: Job, target: Sequence[str], folder: Path) -> Command:
+        return Command(["sh", "-c", self._script, "sh", *target])
+
+    def read_count(self, job: Job, printed: str, folder: Path) -> Counted:
+        return Counted(self._claims(job))
+
+
+def test_a_contestant_that_hangs_miscounts_or_fails_is_not_measured_and_the_others_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(contestants, "BOUND_SECONDS", 1.0)
+    right = lambda job: job.expected_hits  # noqa: E731
+    marker = f"bench-hangs-{os.getpid()}"
+    tools = [
+        _Tool("hangs", f': {marker}; "$@" & sleep 100', right),
+        _Tool("misses one", '"$@"', lambda job: job.expected_hits - 1),
+        _Tool("fails", "echo no such thing >&2; exit 3", right),
+        NoProbe(),
+    ]
+    found = run_contest(tools, SITES["nop"], Task.COUNT, one_cpu(), Plan(2, 0.001), _quiet)
+    assert found["hangs"].not_measured == "hung after 1 s"
+    assert "counted 499 hits of 500" in str(found["misses one"].not_measured)
+    assert str(found["fails"].not_measured).endswith("it says: no such thing")
+    assert found["no probe"].not_measured is None
+    assert len(found["no probe"].ratios) == 2
+    alive = subprocess.run(["pgrep", "-f", marker], capture_output=True, text=True, check=False)
+    assert alive.stdout == ""
+
+
+def test_a_count_that_is_wrong_is_no_figure() -> None:
+    tool = _Tool("counts twice", '"$@"', lambda job: 2 * job.expected_hits)
+    job = Job(SITES["nop"], Task.COUNT, 100, one_cpu())
+    with pytest.raises(NotMeasured, match="counted 600 hits of 300"):
+        tool.run(job)
+
+
+def test_an_interrupt_leaves_no_probe_in_the_kernel_and_no_process(tmp_path: Path) -> None:
+    tracefs = require_tracefs()
+    before = (tracefs / "uprobe_events").read_text()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "-k", "test_instruction and tracefs and endbr"],
+        cwd=_ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + _LIMIT
+    while GROUP_PREFIX not in (tracefs / "uprobe_events").read_text():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(_LIMIT)
+    assert (tracefs / "uprobe_events").read_text() == before
+    assert not list((tracefs / "instances").glob(f"{GROUP_PREFIX}*"))
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
