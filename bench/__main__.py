@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def main(arguments: list[str]) -> int:
 def _wait(command: list[str]) -> int:
     """Its exit status. A Ctrl-C is for it too: it cleans up, and is waited for."""
     process = subprocess.Popen(command, cwd=_HERE.parent)
+    signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
     while True:
         try:
             return process.wait()

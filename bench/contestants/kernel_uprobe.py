@@ -98,7 +98,8 @@ class TracefsUprobe(Contestant):
         place = tracefs()
         if place is None:
             raise NotMeasured("no tracefs with uprobe_events is mounted")
-        self._event = f"{_GROUP}/hit{next(_numbers)}"
+        # uprobe_profile shows no group: the name alone must be nobody else's.
+        self._event = f"{_GROUP}/hit_{os.getpid()}_{next(_numbers)}"
         argument = " value=%di:u64" if job.task is Task.ARGUMENT else ""
         define(
             place, f"{self._kind}:{self._event} {sites_program()}:{job.site.offset:#x}{argument}"
