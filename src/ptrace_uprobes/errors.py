@@ -87,9 +87,30 @@ class UnsupportedTracee(UprobesError):
         super().__init__(f"cannot probe process {pid}: {why}")
 
 
-def _shortened(text: str) -> str:
-    """Quoted, and cut where it would be no line that a person reads."""
-    return repr(text) if len(text) <= 200 else f"{text[:197]!r}..."
+def printable(text: str) -> str:
+    """The text with what would break a line, or disturb a terminal, written as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        # A byte that is no UTF-8 (os.fsdecode, "surrogateescape").
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def _quoted_at(text: str, position: int) -> str:
+    """`'TEXT' at character N`, which counts what is printed; a long text is cut around it."""
+    start = max(0, position - 100) if len(text) > 200 else 0
+    end = start + 200
+    before, after = printable(text[start:position]), printable(text[position:end])
+    head, tail = "..." * (start > 0), "..." * (end < len(text))
+    return f"'{head}{before}{after}{tail}' at character {len(head) + len(before) + 1}"
 
 
 class BadSpec(UsageError, ValueError):
@@ -99,7 +120,7 @@ class BadSpec(UsageError, ValueError):
         self.spec = spec
         self.position = position
         self.why = why
-        super().__init__(f"bad probe {_shortened(spec)} at character {position + 1}: {why}")
+        super().__init__(f"bad probe {_quoted_at(spec, position)}: {why}")
 
 
 class BadFilter(UsageError, ValueError):
@@ -108,7 +129,7 @@ class BadFilter(UsageError, ValueError):
     def __init__(self, text: str, position: int, why: str) -> None:
         self.text = text
         self.position = position
-        super().__init__(f"bad filter {_shortened(text)} at character {position + 1}: {why}")
+        super().__init__(f"bad filter {_quoted_at(text, position)}: {why}")
 
 
 class SymbolNotFound(UprobesError, LookupError):

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def _record(
                     values: list[dict[str, object]] = values,
                 ) -> None:
                     assert hit.fetcher is not None
-                    lines.append(hit.fetcher.as_text(hit.values))
+                    lines.append(_as_programs_write(hit.fetcher.as_text(hit.values)))
                     values.append(dict(hit.args))
 
                 records.append((lines, values))
@@ -89,6 +90,11 @@ def _record(
         Recorded(lines, values, probe.filtered)
         for (lines, values), probe in zip(records, probes, strict=True)
     ]
+
+
+def _as_programs_write(text: str) -> str:
+    """A line of ours without what tells quotes within strings from those around them."""
+    return re.sub(r"\\([\\\"'])", r"\1", text)
 
 
 def _write(path: Path, line: str) -> None:
@@ -179,6 +185,33 @@ def test_the_streams_are_the_kernels_line_by_line(tmp_path: Path) -> None:
         assert mine.lines == theirs, definition
     # AND so they are for numbers in memory, where it can be read (the kernel gives 0 elsewhere)
     assert ours[-1].lines[:CALLS] == kernel[-1][:CALLS]
+
+
+def test_an_offset_in_the_file_is_from_where_its_first_byte_is_mapped(tmp_path: Path) -> None:
+    # GIVEN the writable segment of a program, which is mapped elsewhere than its bytes in the
+    # file would have it
+    program = _program(tmp_path)
+    headers = subprocess.run(
+        ["readelf", "-lW", program], check=True, capture_output=True, text=True
+    )
+    loads = [line.split() for line in headers.stdout.splitlines() if line.split()[:1] == ["LOAD"]]
+    base = int(loads[0][2], 16)
+    offset, address = next(
+        (int(words[1], 16), int(words[2], 16)) for words in loads if words[-2] == "RW"
+    )
+    assert address != base + offset
+
+    # WHEN it is asked for by its address less the program's first
+    line = f"p data=@+{address - base:#x}:x8[8]"
+    (kernel,) = _kernel(program, [line])
+    (ours,) = _record(program, [_definition(program, line)])
+
+    # THEN it is that, for the kernel and for us, and not the file's byte of that number
+    assert ours.lines == kernel
+    content = program.read_bytes()
+    found = ours.values[0]["data"]
+    assert found == tuple(content[offset : offset + 8])
+    assert found != tuple(content[address - base : address - base + 8])
 
 
 def test_what_cannot_be_read_is_a_fault_and_the_hit_is_kept(tmp_path: Path) -> None:

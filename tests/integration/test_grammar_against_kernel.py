@@ -14,13 +14,17 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from ptrace_uprobes.cli.kernel_events import kernel_lines
 from ptrace_uprobes.definition.condition_text import parse_filter
 from ptrace_uprobes.definition.definition import parse_definition
-from ptrace_uprobes.definition.emit import NotForTheKernel, kernel_line
+from ptrace_uprobes.definition.emit import LONGEST_LINE, NotForTheKernel, kernel_line
 from ptrace_uprobes.definition.fetcharg_format import format_fetcharg
 from ptrace_uprobes.errors import BadFilter, BadSpec
+from ptrace_uprobes.fetching.fetcher import compile_fetcher
+from ptrace_uprobes.fetching.layout import Layout
 from tests.support.oracle import require_tracefs
 from tests.unit.definition.fetcharg_strategies import fetchargs, names
+from tests.unit.output.fakes import a_plan
 
 _SLOW = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -178,8 +182,8 @@ class _Kernel:
     def clear(self) -> int:
         """Remove what is defined on our file; the result is how many there were."""
         lines = self.listed()
-        for line in lines:
-            assert self._write("uprobe_events", "-" + line.split()[0][1:]), line
+        for event in dict.fromkeys(line.split()[0][1:] for line in lines):
+            assert self._write("uprobe_events", f"-{event}"), event
         return len(lines)
 
     def accepts_filter(self, text: str) -> bool:
@@ -301,6 +305,51 @@ def test_the_kernel_takes_every_line_that_we_emit(
     assert kernel.accepts(line)
 
 
+_CHOICES = st.tuples(
+    st.sampled_from(("p", "r")),
+    st.sampled_from((":{0}/a", ":{0}/b", ":ptrace_uprobes/{0}", None)),
+    st.sampled_from((0x10, 0x20)),
+    st.sampled_from(("", "", "(0x30)")),
+    st.sampled_from(("", "x=%di", "x=%si", "x=%di:u8", "x=%di:b3@1/8", "x=%di y=%si")),
+)
+
+
+@_SLOW
+@given(chosen=st.lists(_CHOICES, min_size=1, max_size=4))
+def test_what_we_emit_the_kernel_takes_together_and_what_we_refuse_it_refuses(
+    kernel: _Kernel, chosen: list[tuple[str, str | None, int, str, str]]
+) -> None:
+    # Names, fetchargs, semaphores and places of several events: how they get on.
+    plans, naive = [], []
+    for kind, name, offset, reference, fetched in chosen:
+        named = "" if name is None else name.format(kernel.group)
+        spec = f"{kind}{named} {kernel.file}:{offset:#x}{reference} {fetched}"
+        file = str(kernel.file)
+        plans.append(a_plan(spec=spec, label=kernel.group, module=file, file_offset=offset))
+        if spec not in naive:
+            naive.append(spec)
+    try:
+        lines = list(kernel_lines(plans))
+    except NotForTheKernel:
+        assert not all(map(kernel.define, naive)), naive
+    else:
+        assert all(map(kernel.define, lines)), lines
+    finally:
+        kernel.clear()
+
+
+def test_the_longest_line_that_we_emit_is_the_kernels(kernel: _Kernel) -> None:
+    line = f"p:{kernel.group}/e {kernel.file}:0x10"
+    number = 0
+    while len(line) < LONGEST_LINE - 60:
+        number += 1
+        line += f" a{number}=+0(+0(+0(+0(+0(+0(%di))))))"
+    line += " b=%di" + " " * (LONGEST_LINE - len(line) - 6)
+    assert len(line) == LONGEST_LINE
+    assert kernel.accepts(line)
+    assert not kernel.accepts(f"{line} ")
+
+
 FILTERS = [
     *("a==1", "a == 0x10", "a==010", "a==08", "s==-1", "s==+1", "a == 0X10", "a==0b1", "a==1u"),
     *("a==18446744073709551615", "a==18446744073709551616", "a==--1", "a==- 1", "a==1e3x"),
@@ -316,8 +365,15 @@ FILTERS = [
 ]
 FILTERS_OF_OURS = ("a==1.5", "a==1e3")
 """For fields that are floats, which the kernel has not."""
-FILTERS_OF_THE_KERNEL = ("a==1 &&", "0", 't.ustring=="x"', "(" * 33 + "a==1" + ")" * 33)
-"""A forgotten end; how a filter is removed; user space, where all of ours is; our bound."""
+FILTERS_OF_THE_KERNEL = (
+    "cpu & CPUS{0-1}",
+    "a==1 &&",
+    "0",
+    't.ustring=="x"',
+    "(" * 33 + "a==1" + ")" * 33,
+)
+"""Sets of processors; a forgotten end; how a filter is removed; user space, where all of ours is;
+our bound."""
 
 
 @pytest.fixture
@@ -339,6 +395,31 @@ def test_filters_are_accepted_or_refused_alike(filtered: _Kernel) -> None:
         text for text in FILTERS if _we_accept_filter(text) != filtered.accepts_filter(text)
     ]
     assert differing == []
+
+
+FIELDS_OF_THE_KERNEL = ("common_type", "common_flags", "common_preempt_count")
+FIELDS_OF_OURS = ("pid", "tid")
+FIELDS_OF_BOTH = ("common_pid", "comm", "COMM", "cpu", "CPU", "__probe_ip")
+
+
+def test_the_fields_of_every_hit_differ_as_is_listed(filtered: _Kernel) -> None:
+    fetched = parse_definition(filtered.line("a=%di s=%si:s32 t=+0(%di):string")).fetchargs
+
+    def we_take(text: str) -> bool:
+        try:
+            compile_fetcher(fetched, parse_filter(text), is_return=False, layout=Layout())
+        except BadFilter:
+            return False
+        return True
+
+    for fields, answers in (
+        (FIELDS_OF_THE_KERNEL, (False, True)),
+        (FIELDS_OF_OURS, (True, False)),
+        (FIELDS_OF_BOTH, (True, True)),
+    ):
+        for field in fields:
+            text = f"{field} == " + ('"sh"' if field.lower() == "comm" else "1")
+            assert (we_take(text), filtered.accepts_filter(text)) == answers, text
 
 
 def test_the_differences_between_filters_are_those_that_are_listed(filtered: _Kernel) -> None:

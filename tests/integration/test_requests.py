@@ -183,7 +183,8 @@ def test_emit_kernel_prints_what_the_kernel_takes_and_the_program_does_not_run(
     ("spec", "words"),
     [
         ("libc:malloc x=%xmm0:f64", "floating-point"),
-        ("[vdso]:__vdso_gettimeofday", "[vdso] is no file"),
+        ("[vdso]:__vdso_gettimeofday", "is in [vdso], which the kernel cannot probe"),
+        ("libc:time", "libc:time resolves into [vdso], which the kernel cannot probe"),
     ],
 )
 def test_what_the_kernel_cannot_express_is_said_by_name(spec: str, words: str) -> None:
@@ -193,6 +194,31 @@ def test_what_the_kernel_cannot_express_is_said_by_name(spec: str, words: str) -
     assert spec in failed.error
     assert words in failed.error
     assert failed.stdout == ""
+
+
+def test_of_a_glob_the_kernel_gets_what_it_can_have() -> None:
+    # `time` is an IFUNC that leads into the vDSO; `timer_create` is not.
+    emitted = run("--emit", "kernel", "-e", "libc:time*", "true")
+    assert emitted.status == 0
+    why = "libc:time resolves into [vdso], which the kernel cannot probe"
+    assert f"# {why}" in emitted.stdout.splitlines()
+    assert emitted.stderr == f"ptrace-uprobes: warning: {why}\n"
+    assert "p:ptrace_uprobes/timer_create" in emitted.stdout
+
+
+def test_each_argument_is_recorded_and_filtered_under_the_name_that_was_written(
+    words: Path,
+) -> None:
+    # write(FILE, BUFFER, SIZE): were arg2 the second fetcharg, it would be the buffer.
+    specs = ("-e", "libc:write arg0:s32 arg2:u64", "-e", "libc:write  $arg1:s32 $arg3:u64")
+    probed = run(*specs, "--filter", "arg2 == 6 || arg0 == 9", "--format", "jsonl", "sort", words)
+    assert probed.status == 2  # the second has no arg0
+    probed = run(*specs[:2], "--filter", "arg2 == 6", "--format", "jsonl", "sort", words)
+    (hit,) = records(probed.stderr, "hit")
+    assert hit["args"] == {"arg0": 1, "arg2": 6}
+    probed = run(*specs[2:], "--filter", "arg3 == 6", "--format", "jsonl", "sort", words)
+    (hit,) = records(probed.stderr, "hit")
+    assert hit["args"] == {"arg1": 1, "arg3": 6}
 
 
 def test_a_thread_that_renames_itself_is_shown_under_its_new_name(tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 import ptrace_uprobes as pu
+from ptrace_uprobes.linux.maps import Mapping, read_maps
 from tests.support.build import build_target
+from tests.support.command import run
 from tests.support.target import parse_report
 
 
@@ -68,3 +70,52 @@ def test_a_semaphore_is_as_it_was_when_the_probe_is_gone(
         engine.run(timeout=30)
     report = parse_report(capfd.readouterr().out)
     assert (report["before"], report["after"]) == (1, 0)
+
+
+@pytest.mark.parametrize("wrong", ["text", "nowhere"])
+def test_a_semaphore_that_is_none_is_said_once_and_not_written(
+    program: Path, capfd: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    # GIVEN an offset that leads to code, or to nothing
+    offset = {"text": _file_offset(program, "main"), "nowhere": 0x7654321}[wrong]
+    spec = f"p:g/e {program}:{_file_offset(program, 'probed'):#x}({offset:#x})"
+
+    # WHEN it is named as a semaphore
+    warnings: list[str] = []
+    with pu.launch([str(program)], on_warning=warnings.append) as engine:
+        assert engine.pid is not None
+        mapping = _text_mapping(engine.pid, program)
+        main = mapping.start + _file_offset(program, "main") - mapping.offset
+        before = _read(engine.pid, main)
+        engine.probe(spec)
+        engine.probe("main", lambda hit: seen.append(_read(hit.pid, main)))
+        seen: list[bytes] = []
+        result = engine.run(timeout=30)
+
+    # THEN the user is told once by which probe, and nothing was written there
+    (warning,) = warnings
+    assert warning.startswith(f"{spec}: no semaphore is at offset {offset:#x} of {program}")
+    assert result.exit_status == 0
+    assert parse_report(capfd.readouterr().out)["before"] == 0
+    assert [code[1:] for code in seen] == [before[1:]]  # but for our trap
+
+
+def test_the_command_says_it_in_one_line(program: Path) -> None:
+    offset = _file_offset(program, "main")
+    spec = f"p:g/e {program}:{_file_offset(program, 'probed'):#x}({offset:#x})"
+    probed = run("--count", "-e", spec, "--", program)
+    assert probed.status == 0
+    why = "no writable memory has it; the probe is counted nowhere"
+    (line,) = (line for line in probed.stderr.splitlines() if "warning" in line)
+    where = f"{spec}: no semaphore is at offset {offset:#x} of {program}"
+    assert line == f"ptrace-uprobes: warning: {where}: {why}"
+
+
+def _text_mapping(pid: int, program: Path) -> Mapping:
+    return next(m for m in read_maps(pid) if m.path == str(program) and m.is_executable)
+
+
+def _read(pid: int, address: int) -> bytes:
+    with open(f"/proc/{pid}/mem", "rb") as memory:
+        memory.seek(address)
+        return memory.read(4)

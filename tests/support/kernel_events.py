@@ -35,6 +35,7 @@ _group_numbers = itertools.count()
 
 # "COMM-TID [CPU] FLAGS SECONDS.MICROS: EVENT: REST"; the flags are the kernel's only.
 _LINE = re.compile(r"\s*\S.*?-\d+\s+\[\d+\]\s+(?:\S+\s+)?\d+\.\d{6}: (\w+): (\(.*)", re.DOTALL)
+_ESCAPE = re.compile(r"\\.")
 _LINE_START = re.compile(r"\s*\S.*?-\d+\s+\[\d+\]\s+(?:\S+\s+)?\d+\.\d{6}: \w+: \(0x")
 
 
@@ -70,9 +71,20 @@ def new_group() -> str:
 
 
 def events_of(trace: str) -> list[Event]:
-    """The events of a trace of one line each; other lines are passed over."""
+    r"""The events of a trace of one line each; other lines are passed over.
+
+    Quotes within strings are as the kernel has them, which writes no `\` before them.
+    """
     matches = map(_LINE.fullmatch, trace.split("\n"))
-    return [Event(match[1], match[2]) for match in matches if match is not None]
+    return [
+        Event(match[1], _ESCAPE.sub(_bare_quote, match[2]))
+        for match in matches
+        if match is not None
+    ]
+
+
+def _bare_quote(escape: re.Match[str]) -> str:
+    return escape[0].removeprefix("\\") if escape[0][1] in "\"'" else escape[0]
 
 
 def _one_line_each(trace: bytes) -> str:
@@ -88,12 +100,16 @@ def _one_line_each(trace: bytes) -> str:
         elif entries and not line.startswith("#"):
             entries[-1] += "\n" + line
     return "\n".join(
-        "".join(c if c.isprintable() else _escape(c) for c in entry.removesuffix("\n"))
+        "".join(
+            c if c.isprintable() and c != "\\" else _escape(c) for c in entry.removesuffix("\n")
+        )
         for entry in entries
     )
 
 
 def _escape(character: str) -> str:
+    if character == "\\":
+        return "\\\\"  # as we write it; a quote the kernel leaves, see `events_of`
     if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8, by surrogateescape
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()

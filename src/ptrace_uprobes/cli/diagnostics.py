@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
+from typing import Final
+
+from ptrace_uprobes.errors import printable
 
 __all__ = ["error_line", "reserve_standard_descriptors", "warning_lines"]
 
-_STDERR = 2
+_STDERR: Final = 2
+_LINE_END: Final = re.compile(r"\s*\n\s*")
 
 
 def error_line(message: str) -> None:
     """`ptrace-uprobes: error: ...`, always one line."""
-    _write(f"ptrace-uprobes: error: {' '.join(message.split())}\n")
+    # Blanks are as the user gave them: positions count them.
+    line = printable(_LINE_END.sub(" ", message.strip()))
+    _write(f"ptrace-uprobes: error: {line}\n")
 
 
 def warning_lines(message: str) -> None:
@@ -24,12 +31,13 @@ def reserve_standard_descriptors() -> None:
 
     The next file that we open would take their number, and a message to standard error end up
     in it: it might be the memory of the probed program. The copies close on exec, so that a
-    COMMAND finds closed what was closed.
+    COMMAND finds closed what was closed. Standard output stays one that cannot be written.
     """
-    descriptor = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    while descriptor <= _STDERR:
-        descriptor = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.close(descriptor)
+    for number, access in enumerate((os.O_RDWR, os.O_RDONLY, os.O_RDWR)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, access | os.O_CLOEXEC)  # gets the lowest number that is free
 
 
 def _write(text: str) -> None:

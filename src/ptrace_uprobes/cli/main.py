@@ -44,9 +44,9 @@ def _run(arguments: Sequence[str]) -> int:
         options = parse(arguments)
         if options is None:
             return 0
-        if options.hits_file is not None:
-            return merge_files(options)
         with StopSignals(launching=bool(options.command)) as signals:
+            if options.hits_file is not None:
+                return merge_files(options)
             return _command_of(options)(options, signals)
     except UprobesError as error:
         error_line(str(error))

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ptrace_uprobes.cli.options import Options
+from ptrace_uprobes.definition.condition import Condition
 from ptrace_uprobes.definition.condition_text import parse_filter
 from ptrace_uprobes.definition.definition import Definition, parse_definition
 from ptrace_uprobes.definition.definition_file import read_definitions
-from ptrace_uprobes.errors import UsageError
+from ptrace_uprobes.errors import BadFilter, UsageError, printable
+from ptrace_uprobes.fetching.fetcher import compile_fetcher
+from ptrace_uprobes.fetching.layout import Layout
 
 __all__ = ["WantedProbe", "wanted_probes"]
 
@@ -24,7 +27,7 @@ class WantedProbe:
 
 def wanted_probes(options: Options) -> list[WantedProbe]:
     """One for each definition, equal ones once. Raises `BadSpec`, `BadFilter`, and what is wrong
-    with a file."""
+    with a file or does not go together."""
     found: dict[tuple[str, str | None], WantedProbe] = {}
     for definition, condition in _all(options):
         if options.request.data_length is not None and definition.is_return:
@@ -33,16 +36,42 @@ def wanted_probes(options: Options) -> list[WantedProbe]:
                 "its first argument is gone"
             )
         wanted = WantedProbe(definition, condition)
-        found.setdefault((definition.text, condition), wanted)
+        found.setdefault((definition.text.strip(), condition), wanted)
     return list(found.values())
 
 
 def _all(options: Options) -> Iterator[tuple[Definition, str | None]]:
     for probe in options.probes:
-        if probe.filter is not None:
-            parse_filter(probe.filter)
-        if probe.spec.startswith("@"):
-            for text in read_definitions(probe.spec[1:]):
-                yield parse_definition(text), probe.filter
-        else:
-            yield parse_definition(probe.spec), probe.filter
+        condition = None if probe.filter is None else parse_filter(probe.filter)
+        for text, where in _texts(probe.spec):
+            definition = parse_definition(text)
+            if probe.filter is not None:
+                _check_filter(definition, condition, probe.filter, where)
+            yield definition, probe.filter
+
+
+def _texts(spec: str) -> Iterator[tuple[str, str]]:
+    """The definitions that a SPEC stands for, and where each is, if in a file."""
+    if spec.startswith("@"):
+        for number, text in read_definitions(spec[1:]):
+            yield text, f"{spec[1:]}:{number}: "
+    else:
+        yield spec, ""
+
+
+def _check_filter(
+    definition: Definition, condition: Condition | None, text: str, where: str
+) -> None:
+    """That the filter fits, also where the probe may be planted much later."""
+    try:
+        compile_fetcher(
+            definition.fetchargs,
+            condition,
+            is_return=definition.is_return,
+            layout=Layout(),
+            filter_text=text,
+        )
+    except BadFilter as error:
+        shown = printable(definition.text.strip())
+        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        raise UsageError(f"{where}{shown}: {error}") from error

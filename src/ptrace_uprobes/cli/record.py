@@ -42,7 +42,8 @@ def record(options: Options, signals: StopSignals) -> int:
     status = _exit_status(options, signals, engine, result)
     sink.check()
     if options.merge is not None and options.output is not None:
-        merge_into(options.merge, options.output)
+        with signals.abandoning():
+            merge_into(options.merge, options.output)
     return status
 
 
@@ -79,7 +80,10 @@ def _run(
                     raise
             result = engine.run(timeout=options.duration, max_hits=options.max_hits)
         sink.on_failure = None
-    sink.write(form.summary(summarize(result, engine.probes, options.mechanism)))
+    with signals.deferred(), signals.calling(sink.hasten):
+        # A second Ctrl-C does not cost the summary.
+        sink.write(form.summary(summarize(result, engine.probes, options.mechanism)))
+        sink.flush()
     if marker is not None:
         for loss in marker.losses():
             warning_lines(loss)

@@ -27,7 +27,8 @@ class StopRequested(KeyboardInterrupt):
 
 
 class StopSignals:
-    """Within this context the signals are ours; afterwards they are as they were."""
+    """Within this context the signals are ours. Afterwards they are as they were, or ignored if one
+    came: who insists does not mean to kill us while we write what is left and exit."""
 
     def __init__(self, *, launching: bool) -> None:
         self.received: int | None = None
@@ -35,6 +36,7 @@ class StopSignals:
         self._launching = launching
         self._actions: tuple[Callable[[], None], ...] = ()
         self._deferred = False
+        self._abandoning = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -55,7 +57,7 @@ class StopSignals:
         trace: TracebackType | None,
     ) -> None:
         for number, before in self._before.items():
-            signal.signal(number, before)
+            signal.signal(number, before if self.received is None else signal.SIG_IGN)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -65,6 +67,15 @@ class StopSignals:
             yield
         finally:
             self._deferred = False
+
+    @contextmanager
+    def abandoning(self) -> Iterator[None]:
+        """What runs inside may be given up, also after a signal that ended what was before it."""
+        self._abandoning = True
+        try:
+            yield
+        finally:
+            self._abandoning = False
 
     @contextmanager
     def calling(self, *actions: Callable[[], None]) -> Iterator[None]:
@@ -78,9 +89,11 @@ class StopSignals:
             self._actions = ()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        is_first = self.received is None
         self.received = number
         self._act()
-        if not self._deferred:
+        # One is enough to end us: what is then written or tidied up is not broken off by the next.
+        if not self._deferred and (is_first or self._abandoning):
             raise StopRequested(number)
 
     def _act(self) -> None:

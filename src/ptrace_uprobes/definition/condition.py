@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import field as setting
 from typing import Literal
 
 __all__ = ["And", "Comparison", "Condition", "Not", "Operator", "Or"]
@@ -19,6 +20,8 @@ class Comparison:
     value: int | float | str
     position: int
     """Where in the text the field stands, for errors when the probe is planted."""
+    operator_position: int = setting(default=0, compare=False)
+    value_position: int = setting(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,9 +121,14 @@ class _Parser:
         operator = next((o for o in _OPERATORS if self._text.startswith(o, self._at)), None)
         if operator is None or self._text.startswith("&&", self._at):
             raise self._bad(f"an operator is expected here: {' '.join(_OPERATORS)}")
+        operator_position = self._at
         self._at += len(operator)
         self._skip_blanks()
-        return Comparison(field.group(), operator, self._value(operator), position)
+        value_position = self._at
+        value = self._value(operator)
+        return Comparison(
+            field.group(), operator, value, position, operator_position, value_position
+        )
 
     def _value(self, operator: Operator) -> int | float | str:
         text, start = self._text, self._at
@@ -152,6 +157,8 @@ class _Parser:
         text, start = self._text, self._at
         match = _NUMBER.match(text, start)
         if match is None:
+            if text.startswith("CPUS{", start):
+                raise self._bad("CPUS{...} is the kernel's alone; write cpu == 0 || cpu == 2")
             raise self._bad("a number or a string in quotes is expected here")
         if operator == "~":
             raise self._bad("~ compares with a pattern in quotes")

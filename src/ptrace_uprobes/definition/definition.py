@@ -28,6 +28,12 @@ LONGEST_DEFINITION = 16 * 1024
 
 _BLANK = " \t\n\v\f\r"
 _BPFTRACE = re.compile(r"(uprobe|uretprobe|usdt|ur|u)(?=:(?:[^:\s]+|[/.][^:]+):)")
+_NO_MODULE = re.compile(r"(uprobe|uretprobe|usdt)(?=:)")
+# The short forms may be programs' names; with two colons they are not.
+_NOT_OF_PROGRAMS = re.compile(
+    r"(?:(?:raw)?tracepoint|k(?:ret)?probe|k(?:ret)?func|fentry|fexit|profile|interval|software"
+    r"|hardware|(?:async)?watchpoint|(?:rt|t|kr|k|fr|f|p|i|s|h|aw|w|it|iter)(?=:[^:/\s]*:))(?=:)"
+)
 # A fetcharg as the second word: it is ours, of a symbol or a module that is called `p`.
 _KERNEL = re.compile(
     r"([pr])([0-9]*)(:[^ \t\n\v\f\r]*)?[ \t\n\v\f\r]+(?=[^ \t\n\v\f\r])"
@@ -76,7 +82,7 @@ class Definition:
             words = [command, f"{place.module}:{place.place}{reference}"]
         else:
             module = "" if place.module is None else f"{place.module}:"
-            if _BPFTRACE.match(module) or module.startswith(("#", "-")):
+            if _is_a_notations(module) or module.startswith(("#", "-")):
                 # A module that is called as a notation's word: only bpftrace's can say it.
                 prefix, suffix = "uretprobe:" if self.is_return else "uprobe:", ""
             else:
@@ -107,12 +113,29 @@ def parse_definition(text: str) -> Definition:
         return _parse_kernel(text, command)
     if prefix := _BPFTRACE.match(text, begin):
         return _parse_bpftrace(text, prefix)
+    if prefix := _NO_MODULE.match(text, begin):
+        _refuse_usdt(text, prefix)
+        word = prefix.group()
+        why = f"a module is missing: {word}:MODULE:PLACE, as {word}:libc:malloc"
+        raise BadSpec(text, prefix.end() + 1, why)
+    if kind := _NOT_OF_PROGRAMS.match(text, begin):
+        why = "only uprobe: and uretprobe: are probes of programs"
+        raise BadSpec(text, begin, f"{why}; a program so called is ./{kind.group()}")
     return _parse_ours(text, begin, Notation.OURS, is_return=False)
 
 
-def _parse_bpftrace(text: str, prefix: re.Match[str]) -> Definition:
+def _is_a_notations(module: str) -> bool:
+    """`MODULE:` would be read as a word of some notation, were it the first."""
+    return any(one.match(module) for one in (_BPFTRACE, _NO_MODULE, _NOT_OF_PROGRAMS))
+
+
+def _refuse_usdt(text: str, prefix: re.Match[str]) -> None:
     if prefix.group() == "usdt":
         raise BadSpec(text, prefix.start(), "'usdt' definitions are not supported yet")
+
+
+def _parse_bpftrace(text: str, prefix: re.Match[str]) -> Definition:
+    _refuse_usdt(text, prefix)
     is_return = prefix.group() in ("uretprobe", "ur")
     return _parse_ours(text, prefix.end() + 1, Notation.BPFTRACE, is_return=is_return)
 

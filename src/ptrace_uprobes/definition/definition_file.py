@@ -15,8 +15,9 @@ _COMMENT: Final = re.compile(r"(?:^|(?<=[ \t\v\f]))#.*")
 """A path may hold a `#`, so one that follows no blank is none (save in the kernel's notation)."""
 
 
-def read_definitions(path: str) -> list[str]:
-    """The definitions of a file, checked; raises `UsageError` that names FILE:LINE."""
+def read_definitions(path: str) -> list[tuple[int, str]]:
+    """The definitions of a file, checked, and the numbers of their lines; raises `UsageError`
+    that names FILE:LINE."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             content = file.read(_LARGEST + 1)
@@ -34,7 +35,7 @@ def read_definitions(path: str) -> list[str]:
             parse_definition(text)
         except BadSpec as error:
             raise UsageError(f"{path}:{number}: {error}") from error
-        found.append(text.lstrip(" \t\v\f"))
+        found.append((number, text.lstrip(" \t\v\f")))
     if not found:
         raise UsageError(f"{path!r} holds no definition")
     return found

@@ -6,11 +6,14 @@ import re
 from dataclasses import replace
 from typing import Final
 
+from ptrace_uprobes.definition.condition import And, Comparison, Condition, Not, Or
+from ptrace_uprobes.definition.condition_text import parse_filter
 from ptrace_uprobes.definition.definition import Definition
 from ptrace_uprobes.definition.fetcharg import (
     Argument,
     Dereference,
     FetchArg,
+    FetchType,
     ImmediateString,
     Kind,
     Register,
@@ -21,11 +24,13 @@ from ptrace_uprobes.definition.fetcharg_format import format_fetcharg
 from ptrace_uprobes.definition.kernel_command import LONGEST_EVENT_NAME
 from ptrace_uprobes.errors import UprobesError
 
-__all__ = ["NotForTheKernel", "kernel_line"]
+__all__ = ["LONGEST_LINE", "NotForTheKernel", "kernel_fields", "kernel_filter", "kernel_line"]
 
 _ARGUMENTS: Final = ("di", "si", "dx", "cx", "r8", "r9")  # SysV ABI 3.2.3
 # The kernel's isspace() is that of Latin-1, asked of each byte: 0xa0, in the UTF-8 of "à", is
 # a blank to it. A '#' ends the line, wherever it stands.
+LONGEST_LINE: Final = 4094
+"""Bytes: WRITE_BUFSIZE of kernel/trace/trace.c, less the line's end and a NUL."""
 _SPLITS_A_LINE: Final = re.compile(rb"[\x00-\x20\x7f#\xa0]")
 
 
@@ -55,6 +60,53 @@ def kernel_line(
     words.append(f"{path}:{offset:#x}" + (f"({reference:#x})" if reference is not None else ""))
     words += [format_fetcharg(_for_kernel(definition, one)) for one in definition.fetchargs]
     return " ".join(words)
+
+
+def kernel_fields(definition: Definition) -> object:
+    """What two definitions must have alike to be one event at two places
+    (`trace_probe_compare_arg_type` of kernel/trace/trace_probe.c)."""
+    return definition.is_return, tuple(
+        (argument.name, _stored(argument.type)) for argument in definition.fetchargs
+    )
+
+
+def _stored(type_: FetchType) -> FetchType:
+    """A bitfield is stored as the number that holds it (`find_fetch_type`)."""
+    if type_.kind is not Kind.BITFIELD:
+        return type_
+    return FetchType(Kind.UNSIGNED, type_.bits, count=type_.count)
+
+
+def kernel_filter(definition: Definition, text: str) -> str:
+    """The filter, of which the kernel calls some fields otherwise. Raises `NotForTheKernel`."""
+    names = {argument.name for argument in definition.fetchargs}
+    comparisons = sorted(_comparisons(parse_filter(text)), key=lambda one: one.position)
+    for one in reversed(comparisons):
+        if isinstance(one.value, str) and "\n" in one.value:
+            raise NotForTheKernel(definition.text, "a string in its filter holds a line's end")
+        if one.field in names:
+            continue
+        if one.field == "pid":
+            why = "its filters know no process: pid; they have common_pid, the thread"
+            raise NotForTheKernel(definition.text, why)
+        if one.field == "tid":
+            end = one.position + len(one.field)
+            text = f"{text[: one.position]}common_pid{text[end:]}"
+    return text.replace("\n", " ")
+
+
+def _comparisons(condition: Condition) -> list[Comparison]:
+    found: list[Comparison] = []
+    todo = [condition]
+    while todo:
+        match todo.pop():
+            case Comparison() as comparison:
+                found.append(comparison)
+            case Not(operand):
+                todo.append(operand)
+            case And(left, right) | Or(left, right):
+                todo += (left, right)
+    return found
 
 
 def _for_kernel(definition: Definition, argument: FetchArg) -> FetchArg:

@@ -86,7 +86,9 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class FileMemory:
-    """`@+OFFSET`: what is where the probed file's byte OFFSET is mapped."""
+    """`@+OFFSET`: what is OFFSET past where the probed file's first byte is, or would be, were all
+    of it mapped as the part that is probed: an address as the file's program headers have it, and
+    not its byte OFFSET, where the two differ."""
 
     offset: int
 
@@ -164,6 +166,7 @@ class FetchArg:
     `$comm` and immediate strings that is `string`."""
 
     name: str
-    """As given; `argN`, N from 1, where none was (as the kernel does)."""
+    """As given; where none was, an argument's own spelling without `$`, and for all else `argN`,
+    N being its place from 1 (as the kernel does)."""
     source: Source
     type: FetchType

@@ -74,7 +74,10 @@ def parse_fetchargs(text: str, start: int, end: int, *, is_return: bool) -> tupl
         parser = _Parser(text, word.start(), word.end(), is_return)
         fetcharg = parser.fetcharg(len(fetchargs) + 1)
         if fetcharg.name in names:
-            raise BadSpec(text, word.start(), f"the name {fetcharg.name!r} is used twice")
+            why = f"the name {fetcharg.name!r} is used twice"
+            if "=" not in word.group():
+                why += ": give this fetcharg one of its own, NAME=..."
+            raise BadSpec(text, word.start(), why)
         names.add(fetcharg.name)
         fetchargs.append(fetcharg)
     return tuple(fetchargs)
@@ -95,7 +98,7 @@ class _Parser:
     def fetcharg(self, number: int) -> FetchArg:
         text, start, end = self._text, self._start, self._end
         equals = text.find("=", start, end)
-        name = f"arg{number}"
+        name = None
         if equals >= 0:
             name = self._name(equals)
             start = equals + 1
@@ -111,6 +114,10 @@ class _Parser:
         written = None if colon < 0 else parse_type(text, colon + 1, end)
         type_ = self._fitting_type(source, written, start, source_end + 1)
         self._check_length(source, type_, start)
+        if name is None:
+            # Called by its place `arg0 arg1` would be arg1 and arg2: each by another's name.
+            is_argument = isinstance(source, Argument)
+            name = text[start:source_end].lstrip("$") if is_argument else f"arg{number}"
         return FetchArg(name, source, type_)
 
     def _name(self, equals: int) -> str:

@@ -344,7 +344,7 @@ class Planter:
     def sync_semaphores(self, record: SpaceRecord) -> None:
         """Have each semaphore count the sites that have it, as the kernel's `ref_ctr` does."""
         if record.semaphores or any(p.definition.ref_ctr_offset for p in self._state.probes):
-            sync_semaphores(record, self._state.live)
+            sync_semaphores(record, self._state.live, self._state.warn_once)
 
     def disarm_unwanted(self, record: SpaceRecord) -> None:
         """Take out the traps that no enabled probe wants any more."""

@@ -7,26 +7,31 @@ for each uprobe that names one (`update_ref_ctr`, kernel/events/uprobes.c), and 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
+from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.errors import MemoryFault
+from ptrace_uprobes.probe import SiteCount
+from ptrace_uprobes.symbols.modules import Module
 
 __all__ = ["sync_semaphores"]
 
 _SIZE = 2
 
 
-def sync_semaphores(record: SpaceRecord, wanted: bool) -> None:
+def sync_semaphores(
+    record: SpaceRecord, wanted: bool, warn: Callable[[str], None] = lambda text: None
+) -> None:
     """Have each semaphore in the address space count the sites that name it; none unless
-    `wanted`."""
+    `wanted`. `warn` is told of those that are none."""
     due: Counter[int] = Counter()
     for placed in record.sites().values() if wanted else ():
         addresses = set()
         for count in placed.all_counts:
-            offset = count.probe.definition.ref_ctr_offset
             module = record.module_at(placed.address)
-            if offset and module is not None and count.probe.enabled and not count.probe.removed:
-                addresses.add(module.file_to_virtual(offset))
+            if module is not None and count.probe.enabled and not count.probe.removed:
+                addresses.add(_address_of(record, count, module, warn))
         due.update(address for address in addresses if address is not None)
     for address in due.keys() | record.semaphores.keys():
         change = due[address] - record.semaphores.get(address, 0)
@@ -38,3 +43,27 @@ def sync_semaphores(record: SpaceRecord, wanted: bool) -> None:
         except (MemoryFault, OverflowError):
             continue  # its library has been unloaded, or it is no counter
         record.semaphores[address] = due[address]
+
+
+def _address_of(
+    record: SpaceRecord, count: SiteCount, module: Module, warn: Callable[[str], None]
+) -> VirtAddr | None:
+    """Where the probe's semaphore is, if it has one. Whatever else its offset leads to is not
+    touched: it may be code. As `valid_ref_ctr_vma`, kernel/events/uprobes.c, has it."""
+    offset = count.probe.definition.ref_ctr_offset
+    if not offset:
+        return None
+    address = module.file_to_virtual(offset)
+    if address is not None:
+        if address in record.semaphores:
+            return address
+        mapping = record.mapping_at(address)
+        if mapping is None:
+            return None  # not yet: the dynamic linker maps a library piece by piece
+        if mapping.is_file and mapping.is_writable and mapping.is_private:
+            return address
+    warn(
+        f"{count.probe.spec}: no semaphore is at offset {offset:#x} of {module.path}: "
+        "no writable memory has it; the probe is counted nowhere"
+    )
+    return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from struct import Struct
 from typing import Final
 
 from ptrace_uprobes.definition.condition import And, Comparison, Condition, Not, Or
@@ -24,6 +25,7 @@ _DEEPEST: Final = 50
 _ADDRESS: Final = FetchType(Kind.UNSIGNED, 64)
 _NUMBER: Final = FetchType(Kind.SIGNED, 32)
 _STRING: Final = FetchType(Kind.STRING, 0)
+_SINGLE: Final = Struct("<f")
 _STRINGS: Final = (Kind.STRING, Kind.USER_STRING)
 
 
@@ -44,6 +46,8 @@ _COMMON: Final = {
     "cpu": _Field(_NUMBER, Expression("context.cpu()"), "v_cpu"),
     "CPU": _Field(_NUMBER, Expression("context.cpu()"), "v_cpu"),
 }
+_KERNEL_ONLY: Final = ("common_type", "common_flags", "common_preempt_count")
+"""Fields of the kernel's own record, which nothing here corresponds to."""
 _AT_ENTRY: Final = {"__probe_ip": _Field(_ADDRESS, Expression("context.address"))}
 _AT_RETURN: Final = {
     "__probe_func": _Field(_ADDRESS, Expression("context.function")),
@@ -115,6 +119,8 @@ class ConditionWriter:
 
     def _compare(self, comparison: Comparison, known: frozenset[str]) -> _Outcome:
         found = self.fields.get(comparison.field)
+        if found is None and comparison.field in _KERNEL_ONLY:
+            raise self._bad(comparison, f"{comparison.field} is of the kernel's own records")
         if found is None:
             have = ", ".join(sorted(self.fields))
             raise self._bad(comparison, f"there is no field {comparison.field!r}; there are {have}")
@@ -143,15 +149,19 @@ class ConditionWriter:
             return self._test_string(comparison, name)
         operator, value = comparison.operator, comparison.value
         if isinstance(value, str):
-            raise self._bad(comparison, f"{comparison.field!r} is a number; {value!r} is a string")
+            why = f"{comparison.field!r} is a number; {value!r} is a string"
+            raise self._bad_value(comparison, why)
         if operator == "~":
-            raise self._bad(comparison, f"{comparison.field!r} is a number; ~ is for strings")
+            raise self._bad_operator(
+                comparison, f"{comparison.field!r} is a number; ~ is for strings"
+            )
         if kind.kind is Kind.FLOAT:
             if operator == "&":
-                raise self._bad(comparison, f"{comparison.field!r} has a fraction; it has no bits")
-            return f"{name} {operator} {self.sources.constant(value)}"
+                why = f"{comparison.field!r} has a fraction; it has no bits"
+                raise self._bad_operator(comparison, why)
+            return f"{name} {operator} {self.sources.constant(_rounded(value, kind.bits))}"
         if isinstance(value, float):
-            raise self._bad(comparison, f"{comparison.field!r} is a whole number")
+            raise self._bad_value(comparison, f"{comparison.field!r} is a whole number")
         number = self._cut(comparison, kind, value)
         if operator == "&":
             return f"{name} & {number} != 0"
@@ -163,7 +173,8 @@ class ConditionWriter:
         low, high = (-(1 << 63), (1 << 63) - 1) if signed else (0, (1 << 64) - 1)
         if not low <= value <= high:
             what = "a signed number of 64 bits" if signed else "an unsigned number of 64 bits"
-            raise self._bad(comparison, f"{comparison.field!r} compares with {what}, not {value}")
+            why = f"{comparison.field!r} compares with {what}, not {value}"
+            raise self._bad_value(comparison, why)
         value &= (1 << kind.bits) - 1
         if signed and value >> kind.bits - 1:
             value -= 1 << kind.bits
@@ -172,14 +183,14 @@ class ConditionWriter:
     def _test_string(self, comparison: Comparison, name: str) -> str:
         operator, value = comparison.operator, comparison.value
         if not isinstance(value, str):
-            raise self._bad(
+            raise self._bad_value(
                 comparison, f"{comparison.field!r} is a string; write the value in quotes"
             )
         data = value.encode("utf-8", "surrogateescape")
         if operator in ("==", "!="):
             return f"{name} {operator} {self.sources.constant(data)}"
         if operator != "~":
-            raise self._bad(comparison, f"strings have ==, != and ~, not {operator}")
+            raise self._bad_operator(comparison, f"strings have ==, != and ~, not {operator}")
         # filter_parse_regex: a leading ! turns the answer round.
         negated = data.startswith(b"!")
         matcher = self.sources.constant(glob_matcher(data[negated:]))
@@ -187,6 +198,23 @@ class ConditionWriter:
 
     def _bad(self, comparison: Comparison, why: str) -> BadFilter:
         return BadFilter(self.filter_text, comparison.position, why)
+
+    def _bad_operator(self, comparison: Comparison, why: str) -> BadFilter:
+        return BadFilter(self.filter_text, comparison.operator_position, why)
+
+    def _bad_value(self, comparison: Comparison, why: str) -> BadFilter:
+        return BadFilter(self.filter_text, comparison.value_position, why)
+
+
+def _rounded(value: float, bits: int) -> float:
+    """A constant as a field of so many bits has it: 0.1 is another number in 32 than in 64."""
+    if bits == 64:
+        return value
+    try:
+        rounded: float = _SINGLE.unpack(_SINGLE.pack(value))[0]
+    except OverflowError:
+        return value  # beyond every finite one
+    return rounded
 
 
 def _operands(condition: And | Or) -> list[Condition]:

@@ -20,14 +20,14 @@ class Layout:
     """Where the probed file lies in one address space."""
 
     file_base: int | None = None
-    """The probed place's address less its offset in the file. The kernel takes
-    `file_base + OFFSET` for `@+OFFSET`, whichever segment holds the byte."""
+    """The probed place's address less its offset in the file. `@+OFFSET` is `file_base + OFFSET`,
+    as in the kernel: it does not look which segment holds the byte."""
     mapped_at: Callable[[int], int | None] | None = None
-    """Where a byte of the file is mapped, by the program headers; asked before `file_base`."""
+    """What says otherwise where it knows; asked before `file_base`."""
     architecture: Architecture = X86_64
 
     def to_virtual(self, file_offset: int) -> int:
-        """The address of the file's byte `file_offset`; `NOWHERE` if it is not mapped."""
+        """The address of `@+file_offset`; `NOWHERE` if the place is in no file."""
         if self.mapped_at is not None:
             address = self.mapped_at(file_offset)
             if address is not None:

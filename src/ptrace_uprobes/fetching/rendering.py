@@ -1,7 +1,8 @@
-"""Values as the kernel prints them, and as JSON has them. HOT PATH: once for each hit recorded.
+r"""Values as the kernel prints them, and as JSON has them. HOT PATH: once for each hit recorded.
 
 As trace_probe_print_args of kernel/trace/trace_probe.c: decimal, signed or not, and so for
-bitfields; x types in hexadecimal; a character and a string in quotes, with no escapes.
+bitfields; x types in hexadecimal; a character and a string in quotes. Ours alone: a `\` and the
+quote itself have a `\` before them, so that what is quoted can be told from what follows it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ __all__ = ["dict_renderer", "json_renderer", "text_renderer"]
 Values = tuple[Value, ...]
 
 _CHARACTERS: Final = tuple(bytes([code]).decode("utf-8", "surrogateescape") for code in range(256))
+_IN_QUOTES: Final = {0x27: "\\'", 0x5C: "\\\\"}
+_IN_DOUBLE_QUOTES: Final = {0x22: '\\"', 0x5C: "\\\\"}
 
 
 def _format(fetch_type: FetchType) -> str:
@@ -43,7 +46,9 @@ def text_renderer(fetchargs: Sequence[FetchArg]) -> Callable[[Values], str]:
         if value is FAULT:
             return "(fault)"
         if is_character and isinstance(value, int):
-            value = _CHARACTERS[value]
+            value = _CHARACTERS[value].translate(_IN_QUOTES)
+        elif isinstance(value, str):
+            value = value.translate(_IN_DOUBLE_QUOTES)
         return form % (value,)
 
     def one(label: str, value: Value, form: str, is_character: bool) -> str:
@@ -59,9 +64,13 @@ def text_renderer(fetchargs: Sequence[FetchArg]) -> Callable[[Values], str]:
         return slow
     escaped = (argument.name.replace("%", "%%") for argument in fetchargs)
     template = " ".join(map("{}={}".format, escaped, formats))
+    quotes = template.count('"')
 
     def fast(values: Values) -> str:
-        return slow(values) if FAULT in values else template % values
+        if FAULT in values:
+            return slow(values)
+        text = template % values
+        return slow(values) if "\\" in text or text.count('"') != quotes else text
 
     return fast
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from json import JSONEncoder, dumps
+from json import JSONEncoder
 from typing import Any
 
 from ptrace_uprobes.definition.definition import Definition
 from ptrace_uprobes.engine import SitePlan
+from ptrace_uprobes.output.printable import without_bytes
 from ptrace_uprobes.output.recorded import REGISTERS, data_of
 from ptrace_uprobes.output.request import NOTHING, Request
 from ptrace_uprobes.output.summary import ProbeSummary, Summary
@@ -17,7 +18,13 @@ from ptrace_uprobes.probe import Hit
 __all__ = ["JsonLinesFormat"]
 
 _NAMES_KEPT = 4096
-_compact = JSONEncoder(separators=(",", ":")).encode  # dumps() would make one at each call
+_encode = JSONEncoder(separators=(",", ":")).encode  # dumps() would make one at each call
+
+
+def _compact(value: object) -> str:
+    text = _encode(value)
+    # Half of these are whole characters beyond 16 bits: then nothing changes.
+    return _encode(without_bytes(value)) if "\\udc" in text else text
 
 
 class JsonLinesFormat:
@@ -33,7 +40,7 @@ class JsonLinesFormat:
         names = self._names
         name_of = self._name_of
         comm_of = self._threads.comm
-        probe_and_address = f',"probe":{dumps(definition.text)},"address":"'
+        probe_and_address = f',"probe":{_compact(definition.text)},"address":"'
         more = self._more_of(definition)
 
         def format_hit(hit: Hit) -> str:
@@ -103,7 +110,7 @@ class JsonLinesFormat:
     def _name_of(self, comm: str) -> str:
         if len(self._names) >= _NAMES_KEPT:
             self._names.clear()
-        name = self._names[comm] = dumps(comm)
+        name = self._names[comm] = _compact(comm)
         return name
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+import re
+
+from ptrace_uprobes.errors import printable
+
+__all__ = ["printable", "without_bytes"]
+
+_BYTE = re.compile("[\udc80-\udcff]")
 
 
-def printable(text: str) -> str:
-    """The text with what would break a line, or disturb a terminal, written as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(map(_escaped, text))
-
-
-def _escaped(character: str) -> str:
-    if character.isprintable():
-        return character
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        # A byte that is no UTF-8 (os.fsdecode, "surrogateescape").
-        return f"\\x{code - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
+def without_bytes(value: object) -> object:
+    """A value of JSON in whose strings the bytes that are no UTF-8 are escapes, as `printable`
+    writes them: a lone surrogate is no text to other parsers (RFC 8259, 8.2)."""
+    match value:
+        case str():
+            return _BYTE.sub(lambda match: printable(match.group()), value)
+        case dict():
+            return {without_bytes(name): without_bytes(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [without_bytes(inner) for inner in value]
+    return value

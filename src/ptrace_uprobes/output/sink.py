@@ -176,4 +176,6 @@ def _end_of_piece(data: bytes, start: int) -> int:
 
 def _why(error: OSError | ValueError) -> str:
     reason = error.strerror if isinstance(error, OSError) else None
+    if isinstance(error, OSError) and error.errno == errno.EBADF:
+        reason = "it is closed"
     return reason or str(error)

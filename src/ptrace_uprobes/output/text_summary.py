@@ -11,11 +11,13 @@ __all__ = ["summary_text"]
 
 _SITES_SHOWN = 20
 _WIDEST = 60
+_LONGEST = 200
+"""Characters of a definition; JSON lines have it whole."""
 
 
 def summary_text(summary: Summary) -> str:
     lines = [_headline(summary)]
-    names = [printable(probe.name) for probe in summary.probes]
+    names = [_cut(printable(probe.name)) for probe in summary.probes]
     width = min(max(map(len, names), default=0), _WIDEST)
     for name, probe in zip(names, summary.probes, strict=True):
         lines.append(f"  {name:<{width}}  {_totals(probe)}")
@@ -28,6 +30,10 @@ def summary_text(summary: Summary) -> str:
             f"  {_count(number, 'site')} could not have {summary.preferred} and got {name}"
         )
     return "".join(f"{line}\n" for line in lines)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
 
 
 def _headline(summary: Summary) -> str:

@@ -71,3 +71,22 @@ def test_under_nohup_a_hangup_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with StopSignals(launching=False):
         os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_who_insists_does_not_kill_us_while_we_exit(number: int) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    with StopSignals(launching=True) as signals, signals.deferred():
+        os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is signal.SIG_IGN
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_the_second_signal_breaks_off_only_what_may_be_given_up(number: int) -> None:
+    with StopSignals(launching=True) as signals:
+        with signals.deferred():
+            os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)  # as while the summary is written
+        with pytest.raises(StopRequested), signals.abandoning():
+            os.kill(os.getpid(), number)

@@ -65,11 +65,12 @@ def test_not_binds_tighter_than_and_and_that_tighter_than_or(text: str, meaning:
     assert _written(parse_filter(text)) == meaning
 
 
-def test_a_comparison_knows_where_its_field_stands() -> None:
-    condition = parse_filter("!( size > 1)")
+def test_a_comparison_knows_where_its_parts_stand() -> None:
+    condition = parse_filter("!( size \t>  1)")
     assert isinstance(condition, Not)
     assert isinstance(condition.operand, Comparison)
-    assert condition.operand.position == 3
+    one = condition.operand
+    assert (one.position, one.operator_position, one.value_position) == (3, 9, 12)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,7 @@ def test_a_comparison_knows_where_its_field_stands() -> None:
         ("a===1", 3, "number or a string"),
         ("a==", 3, "number or a string"),
         ("comm == sh", 8, "in quotes"),
+        ("cpu & CPUS{0-3}", 6, "write cpu == 0"),
         ("a == +1", 5, "number or a string"),
         ("a ==08", 4, "'08' is no number"),
         ("a == 0x", 5, "'0x' is no number"),

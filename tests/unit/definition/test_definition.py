@@ -93,7 +93,11 @@ def test_names_and_offsets_of_the_kernel(
         ("p:main %di:", "p", None),
         ("p:main a=%di:b3@5/32", "p", 1),
         ("r:main arg0", "r", 1),
-        ("usdt:main", "usdt", 0),
+        ("u:main", "u", 0),
+        ("t:main", "t", 0),
+        ("./profile:main", "./profile", 0),
+        ("uprobe:uprobe:main", "uprobe", 0),
+        ("uprobe:kprobe:main", "kprobe", 0),
         ("  libc:main\t%di  ", "libc", 1),
     ],
 )
@@ -126,6 +130,17 @@ def test_where_the_module_ends_and_the_fetchargs_begin(
         ("malloc%return%return", 6, "is not understood"),
         ("libc:mem*+4 %di", 9, "one symbol"),
         ("usdt:libc:setjmp:x", 0, "'usdt' definitions are not supported yet"),
+        ("usdt:main", 0, "'usdt' definitions are not supported yet"),
+        ("uprobe:malloc", 7, "a module is missing: uprobe:MODULE:PLACE"),
+        (" uretprobe:malloc $retval", 11, "a module is missing: uretprobe:MODULE:PLACE"),
+        ("uprobe::malloc", 7, "a module is missing"),
+        ("tracepoint:sched:sched_switch", 0, "only uprobe: and uretprobe: are probes of programs"),
+        ("kprobe:vfs_read", 0, "only uprobe: and uretprobe:"),
+        ("kretprobe:vfs_read", 0, "only uprobe: and uretprobe:"),
+        (" fentry:vmlinux:vfs_read", 1, "only uprobe: and uretprobe:"),
+        ("profile:hz:99", 0, "a program so called is ./profile"),
+        ("interval:s:1", 0, "only uprobe: and uretprobe:"),
+        ("t:sched:sched_switch", 0, "only uprobe: and uretprobe:"),
         ("p1:g/e /bin/a:1", 1, "for probes in the kernel"),
         ("p:/e /bin/a:1", 2, "group's name is missing"),
         ("p: /bin/a:1", 2, "event's name is missing"),
@@ -155,6 +170,8 @@ def test_what_is_wrong_is_said_with_its_position(text: str, position: int, why: 
     assert caught.value.exit_status == 2
 
 
+_WORDS = ("uprobe", "u", "usdt", "kprobe", "kprobe:x", "t", "t:sched", "profile")
+"""What the notations begin with may be a module's name."""
 _symbols = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.$]{0,20}", fullmatch=True)
 # A part of a path that has a blank somewhere behind a colon cannot be told from a place and its
 # fetchargs.
@@ -179,7 +196,7 @@ def _definitions(draw: st.DrawFn) -> Definition:
         reference = draw(st.none() | st.integers(0, (1 << 64) - 1))
         notation = Notation.KERNEL
     else:
-        module = draw(st.none() | _symbols | _paths)
+        module = draw(st.none() | _symbols | _paths | st.sampled_from(_WORDS))
         notation = draw(st.sampled_from((Notation.OURS, Notation.BPFTRACE)))
         if draw(st.booleans()):
             place = Spec("", module, None, None, 0, draw(st.integers(0, (1 << 64) - 1)))
@@ -213,6 +230,7 @@ def _parse(text: str) -> tuple[Definition | None, BadSpec | None]:
 _pieces = st.sampled_from(
     [
         *("p", "r", "p:", "r:", "uprobe:", "uretprobe:", "usdt:", "libc", "malloc", "/bin/a"),
+        *("kprobe:", "t:", "u:"),
         *("/bin/a:", "::", "%return", "0x10", "%di", "$retval", "size=%di:u64", "./x", "g/e"),
         *":%+()@=#*[]\\1 \t\n\0\xa0\u0663\ud800",
     ]

@@ -17,11 +17,11 @@ def test_each_line_is_a_definition(tmp_path: Path) -> None:
         b"\tuprobe:libc:free\n/srv/a#b:main\np:g/e /bin/sort:0x10 %di#x\n/srv/\xff:main\n"
     )
     assert read_definitions(str(file)) == [
-        "libc:malloc size=%di:u64",
-        "uprobe:libc:free",
-        "/srv/a#b:main",
-        "p:g/e /bin/sort:0x10 %di#x",
-        "/srv/\udcff:main",
+        (3, "libc:malloc size=%di:u64"),
+        (4, "uprobe:libc:free"),
+        (5, "/srv/a#b:main"),
+        (6, "p:g/e /bin/sort:0x10 %di#x"),
+        (7, "/srv/\udcff:main"),
     ]
 
 

@@ -22,7 +22,7 @@ def test_the_file_of_definitions_is_read(tmp_path: Path) -> None:
     (block,) = re.findall(r"```\n(.*?)```", _text(), re.DOTALL)
     file = tmp_path / "probes"
     file.write_text(block)
-    first, second, third = map(parse_definition, read_definitions(str(file)))
+    first, second, third = (parse_definition(text) for _, text in read_definitions(str(file)))
     assert [one.name for one in first.fetchargs] == ["size"]
     assert second.is_return
     assert (third.group, third.event) == ("libc", "getenv")

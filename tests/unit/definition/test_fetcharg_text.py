@@ -33,6 +33,10 @@ X64 = FetchType(Kind.HEXADECIMAL, 64)
 STRING = FetchType(Kind.STRING, 0)
 
 
+def _the(text: str, source: Source, type_: FetchType = X64) -> FetchArg:
+    return FetchArg(text.lstrip("$") if isinstance(source, Argument) else "arg1", source, type_)
+
+
 def _parse(text: str, *, is_return: bool = False) -> tuple[FetchArg, ...]:
     return parse_fetchargs(text, 0, len(text), is_return=is_return)
 
@@ -66,7 +70,7 @@ def _parse(text: str, *, is_return: bool = False) -> tuple[FetchArg, ...]:
     ],
 )
 def test_every_source_is_understood(text: str, source: Source) -> None:
-    assert _parse(text) == (FetchArg("arg1", source, X64),)
+    assert _parse(text) == (_the(text, source),)
 
 
 @pytest.mark.parametrize("text", ["$comm", "$COMM", "$comm:string"])
@@ -116,6 +120,16 @@ def test_names_are_given_or_counted() -> None:
     assert [one.name for one in _parse("%di size=%si %dx")] == ["arg1", "size", "arg3"]
 
 
+@given(st.lists(st.integers(0, 63), min_size=1, max_size=6, unique=True), st.booleans())
+def test_an_argument_without_a_name_is_called_as_it_was_asked_for(
+    numbers: list[int], from_one: bool
+) -> None:
+    # A filter on arg1 must never be about another argument than the one that was written so.
+    words = [f"$arg{number + 1}" if from_one else f"arg{number}" for number in numbers]
+    for number, word, fetcharg in zip(numbers, words, _parse(" ".join(words)), strict=True):
+        assert (fetcharg.name, fetcharg.source) == (word.lstrip("$"), Argument(number))
+
+
 @pytest.mark.parametrize(
     ("text", "position", "why"),
     [
@@ -155,7 +169,9 @@ def test_names_are_given_or_counted() -> None:
         ("common_pid=%di", 0, "kernel's own fields"),
         ("__probe_ip=%di", 0, "kernel's own fields"),
         ("a=%di a=%si", 6, "used twice"),
-        ("arg2=%di %si", 9, "used twice"),
+        ("arg2=%di %si", 9, "used twice: give this fetcharg one of its own"),
+        ("arg2 %si", 5, "'arg2' is used twice: give this fetcharg one of its own"),
+        ("$arg1 arg1", 6, "'arg1' is used twice: give this fetcharg one of its own"),
         ("%di:", 4, "a type is missing"),
         ("%di:u128", 4, "no type is called 'u128'"),
         ("%di:symbol", 4, "in the kernel"),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptrace_uprobes.definition.condition import And, Comparison, Condition, Not, Operator, Or
+from ptrace_uprobes.definition.condition_text import parse_filter
 from ptrace_uprobes.definition.fetcharg import (
     Dereference,
     FetchArg,
@@ -171,35 +172,70 @@ def test_a_field_that_only_one_branch_fetched_is_fetched_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("condition", "why"),
+    ("text", "wrong", "why"),
     [
-        (has("nope", "==", 1, 4), "there is no field 'nope'"),
-        (has("__probe_func", "==", 1, 4), "there is no field"),
-        (has("list", "==", 1, 4), "array"),
-        (has("size", "==", "5", 4), "number"),
-        (has("size", "~", 5, 4), "~"),
-        (has("size", "==", 1.5, 4), "whole"),
-        (has("size", "==", -1, 4), "unsigned"),
-        (has("size", "==", 2**64, 4), "unsigned"),
-        (has("delta", "==", 2**63, 4), "signed"),
-        (has("text", "==", 5, 4), "quotes"),
-        (has("text", ">", "x", 4), "~"),
-        (has("comm", "&", "x", 4), "~"),
-        (has("real", "&", 1, 4), "bits"),
+        ("nope == 1", "nope", "there is no field 'nope'"),
+        ("__probe_func == 1", "__probe", "there is no field"),
+        ("common_type == 1", "common", "common_type is of the kernel's own records"),
+        ("common_flags == 1", "common", "common_flags is of the kernel's"),
+        ("common_preempt_count == 1", "common", "common_preempt_count is of the kernel's"),
+        ("list == 1", "list", "array"),
+        ('size == "5"', '"5"', "number"),
+        ('size ~ "5"', '"5"', "number"),
+        ("size == 1.5", "1.5", "whole"),
+        ("size == -1", "-1", "unsigned"),
+        ("delta  ==  9223372036854775808", "9223", "signed"),
+        ("text == 5", "5", "quotes"),
+        ("text > 5", "5", "quotes"),
+        ("real  & 1", "&", "bits"),
+        ('real == "1"', '"1"', "is a number"),
     ],
 )
-def test_a_filter_that_does_not_fit_is_refused_with_its_position(
-    condition: Condition, why: str
+def test_a_filter_that_does_not_fit_is_refused_at_what_is_wrong_in_it(
+    text: str, wrong: str, why: str
 ) -> None:
+    text = f"size == 1 || {text}"
     with pytest.raises(BadFilter, match=why) as refusal:
         compile_fetcher(
-            FIELDS,
-            Or(has("size", "==", 1), condition),
-            is_return=False,
-            layout=Layout(),
-            filter_text="a || b",
+            FIELDS, parse_filter(text), is_return=False, layout=Layout(), filter_text=text
         )
-    assert refusal.value.position == 4
+    assert refusal.value.position == text.rindex(wrong)
+
+
+@pytest.mark.parametrize(
+    "condition", [has("size", "~", 5), has("text", ">", "x"), has("comm", "&", "x")]
+)
+def test_operators_that_only_a_program_can_ask_for_are_refused(condition: Condition) -> None:
+    with pytest.raises(BadFilter, match="~"):
+        passes(condition, context())
+
+
+SINGLE = (FetchArg("b", VectorRegister(0), FetchType(Kind.FLOAT, 32)),)
+
+
+@given(
+    st.floats(width=32, allow_nan=False),
+    st.floats(allow_nan=False) | st.integers(-(2**63), 2**64 - 1) | st.just(0.1),
+)
+def test_a_short_float_compares_with_the_constant_as_it_would_hold_it(
+    held: float, constant: float
+) -> None:
+    # GIVEN a constant that programs store in 32 bits, which round it
+    try:
+        (rounded,) = struct.unpack("<f", struct.pack("<f", constant))
+    except OverflowError:
+        rounded = constant
+    for field, expected in ((held, held == rounded), (rounded, True)):
+        target = context()
+        try:
+            target.vectors[0] = struct.pack("<f", field) + bytes(12)
+        except OverflowError:
+            continue
+        # WHEN the field is compared with it
+        condition = has("b", "==", constant)
+        made = compile_fetcher(SINGLE, condition, is_return=False, layout=Layout())
+        # THEN it is as if both were stored so
+        assert (made.fetch(target) is not None) == expected
 
 
 def test_long_chains_are_taken_and_deep_nesting_is_refused() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import math
+import re
 import struct
 
 import pytest
@@ -108,7 +110,7 @@ def test_a_return_value_is_the_result_register() -> None:
 def test_immediates_comm_and_immediate_strings() -> None:
     context = FakeContext(name=b"a b\xff")
     pairs = ((Immediate(-1), U16), (Comm(), STRING), (ImmediateString('x"y'), STRING))
-    assert text(context, *pairs) == 'arg1=65535 arg2="a b\udcff" arg3="x"y"'
+    assert text(context, *pairs) == 'arg1=65535 arg2="a b\udcff" arg3="x\\"y"'
     assert not fetcher(*pairs).needs_registers
 
 
@@ -124,6 +126,27 @@ def test_memory_at_an_address_and_at_an_offset_in_the_file() -> None:
         arguments, is_return=False, layout=Layout(mapped_at=lambda offset: offset + 0x400000)
     )
     assert mapped.fetch(context) == (0x3412,)
+
+
+_QUOTED = re.compile(r"""arg\d=\{?("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\}?(?: |$)""", re.DOTALL)
+
+
+@given(st.lists(st.text("ab\"'\\ =,{}\n", max_size=8), min_size=1, max_size=3))
+def test_what_is_quoted_can_be_told_from_what_follows_it(strings: list[str]) -> None:
+    # GIVEN strings that may hold quotes
+    pairs = [(ImmediateString(string), STRING) for string in strings]
+    # WHEN they are written as text
+    line = text(FakeContext(), *pairs)
+    # THEN a parser of quoted words gets them back
+    found = [ast.literal_eval(word.replace("\n", "\\n")) for word in _QUOTED.findall(line)]
+    assert found == strings
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"), [(0x27, "\\'"), (0x5C, "\\\\"), (0x22, '"'), (0x61, "a")]
+)
+def test_a_character_in_quotes_is_told_from_them(code: int, shown: str) -> None:
+    assert text(FakeContext(), (Immediate(code), CHAR)) == f"arg1='{shown}'"
 
 
 @pytest.mark.parametrize("length", [0, 1, 255, 256, 257, 4094, 4095])
@@ -262,7 +285,8 @@ def test_names_and_strings_never_become_code() -> None:
     )
     values = one.fetch(context)
     assert values == (1, hostile)
-    assert one.as_text(values) == f'{hostile}=1 s="{hostile}"'
+    shown = hostile.replace('"', '\\"')
+    assert one.as_text(values) == f'{hostile}=1 s="{shown}"'
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ import os
 import threading
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ptrace_uprobes.definition.definition import parse_definition
 from ptrace_uprobes.output.jsonl import JsonLinesFormat
 from ptrace_uprobes.output.request import Request
@@ -54,7 +57,31 @@ def test_a_thread_name_of_any_bytes_keeps_the_record_valid() -> None:
         comm.write_text(before)
     assert line.count("\n") == 1
     assert line.isascii()
-    assert os.fsencode(json.loads(line)["comm"]) == b'"\\\n\xff\x01'
+    assert json.loads(line)["comm"] == '"\\\n\\xff\x01'
+
+
+@given(st.text() | st.binary().map(os.fsdecode))
+def test_no_string_holds_what_other_parsers_refuse(text: str) -> None:
+    # RFC 8259, 8.2: a lone surrogate, as Python has for a byte that is no UTF-8.
+    form = JsonLinesFormat().hit_formatter(parse_definition("f a=+0(%si):string[1] b=%di"))
+    line = form(a_hit(arguments={"a": text, "b": 1}))
+    text.encode("utf-8", "surrogateescape")
+    found = json.loads(line)["args"]["a"]
+    assert found == text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    found.encode("utf-8")
+
+
+def test_a_path_that_is_no_utf8_is_escaped_everywhere() -> None:
+    spec = "/srv/\udcff\U0001f9ff:f"
+    form = JsonLinesFormat()
+    lines = [
+        form.hit_formatter(parse_definition(spec))(a_hit()),
+        form.plan(a_plan(spec=spec, filter_text='comm == "\udcfe"')),
+        form.summary(summarize(a_result(a_probe(spec)), [a_probe(spec)], "auto")),
+    ]
+    for line in lines:
+        assert "/srv/\\xff\U0001f9ff:f" in str(json.loads(line)).replace("\\\\", "\\")
+        str(json.loads(line)).encode("utf-8")
 
 
 def test_fetchargs_are_an_object_of_their_names() -> None:

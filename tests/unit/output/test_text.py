@@ -11,6 +11,7 @@ import pytest
 
 from ptrace_uprobes.definition.definition import parse_definition
 from ptrace_uprobes.errors import UprobesError
+from ptrace_uprobes.output.jsonl import JsonLinesFormat
 from ptrace_uprobes.output.printable import printable
 from ptrace_uprobes.output.request import Request
 from ptrace_uprobes.output.summary import summarize
@@ -203,6 +204,15 @@ def test_the_summary_says_what_a_filter_rejected_and_which_calls_did_not_return(
         "  f%return                4 hits, 2 unreturned (its thread ended: 2)",
         "  f size=%di if size < 3  1 hit, 0 filtered",
     ]
+
+
+def test_the_summary_cuts_a_very_long_definition_and_json_has_it_whole() -> None:
+    spec = "f" + " %di" * 120
+    probe = a_probe(spec, FakeSite("f", "/x", 1))
+    summary = summarize(a_result(probe), [probe], "auto")
+    line = TextFormat().summary(summary).splitlines()[1]
+    assert line == f"  {spec[:197]}...  1 hit"
+    assert f'"{spec}":{{"hits":1' in JsonLinesFormat().summary(summary)
 
 
 def test_the_summary_of_a_glob_lists_the_places_that_were_hit_most_first() -> None:
