@@ -6,15 +6,17 @@ A plan of one stop per hit is `emulate` or `boost`; `step` costs two; `refuse` c
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
+
+import pytest
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.x86 import X86_64
 from ptrace_uprobes.ssol.mechanism import Mechanism
 from ptrace_uprobes.ssol.plan import plan
 from ptrace_uprobes.symbols.image import open_image
-
-__all__ = ["main"]
 
 _FILES = {
     "libc": "libc.so.6",
@@ -31,6 +33,7 @@ _FOLDERS = (
     "/usr/bin",
 )
 _SHOWN_REASONS = 3
+_GROUP = "plan shares"
 
 
 def _find(name: str) -> Path | None:
@@ -63,28 +66,31 @@ def _shares(path: Path) -> tuple[Counter[Mechanism], Counter[str]]:
     return shares, reasons
 
 
-def main() -> None:
-    print(
-        f"{'file':12} {'functions':>9} {'one stop':>9}   share per plan   (goal: 99% with one stop)"
-    )
-    for name, file in _FILES.items():
-        path = _find(file)
-        if path is None:
-            print(f"{name:12} not measured: {file} is not installed")
-            continue
-        shares, reasons = _shares(path)
-        total = shares.total()
-        if total == 0:
-            print(f"{name:12} not measured: {path} has no function symbols")
-            continue
-        one_stop = shares[Mechanism.BOOST] + shares[Mechanism.EMULATE]
-        detail = "  ".join(
-            f"{mechanism.value} {shares[mechanism] / total:.3%}" for mechanism in Mechanism
+@pytest.mark.benchmark(group=_GROUP)
+@pytest.mark.parametrize("name", _FILES)
+def test_shares(
+    name: str, figure: Callable[..., None], not_measured: Callable[[str], NoReturn]
+) -> None:
+    path = _find(_FILES[name])
+    if path is None:
+        not_measured(f"{_FILES[name]} is not installed")
+    shares, reasons = _shares(path)
+    total = shares.total()
+    if total == 0:
+        not_measured(f"{path} has no function symbols")
+    facts = {"kind": "plan shares", "file": str(path), "functions": total}
+    one_stop = shares[Mechanism.BOOST] + shares[Mechanism.EMULATE]
+    figure(_GROUP, f"{name}: one stop", one_stop / total, "share", goal="at least 0.99", **facts)
+    for mechanism in Mechanism:
+        figure(
+            _GROUP,
+            f"{name}: {mechanism.value}",
+            shares[mechanism] / total,
+            "share",
+            mechanism=mechanism.value,
+            count=shares[mechanism],
+            reasons=[text for text, _ in reasons.most_common(_SHOWN_REASONS)]
+            if mechanism is Mechanism.REFUSE
+            else [],
+            **facts,
         )
-        print(f"{name:12} {total:9,} {one_stop / total:9.2%}   {detail}")
-        for reason, _ in reasons.most_common(_SHOWN_REASONS):
-            print(f"{'':12} refused: {reason}")
-
-
-if __name__ == "__main__":
-    main()
