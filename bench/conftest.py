@@ -116,12 +116,15 @@ def not_measured(request: pytest.FixtureRequest) -> Callable[[str], NoReturn]:
 
     def say(reason: str) -> NoReturn:
         node = request.node
-        group = node.get_closest_marker("benchmark")
+        marker = node.get_closest_marker("benchmark")
+        group = marker.kwargs.get("group") if marker is not None else None
+        if "benchmark" in node.fixturenames:
+            group = request.getfixturevalue("benchmark").group or group
         _absent.append(
             {
                 "name": node.name,
                 "fullname": node.nodeid,
-                "group": (group.kwargs.get("group") if group is not None else None) or "",
+                "group": group or "",
                 "reason": reason,
             }
         )

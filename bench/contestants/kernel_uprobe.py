@@ -18,6 +18,8 @@ __all__ = ["GROUP_PREFIX", "TracefsUprobe", "define", "group", "remove_our_event
 GROUP_PREFIX = "pu_bench_"
 _GROUP = f"{GROUP_PREFIX}{os.getpid()}"
 _numbers = itertools.count()
+_READS = 20
+"""Of uprobe_profile, which lacks lines while others define events."""
 _BUFFER_KIB = "16384"
 """For each CPU: room for what the longest run records."""
 
@@ -118,8 +120,12 @@ class TracefsUprobe(Contestant):
         place = tracefs()
         assert place is not None
         name = self._event.partition("/")[2]
-        rows = map(str.split, (place / "uprobe_profile").read_text().splitlines())
-        hits = next((int(row[-1]) for row in rows if row[-2] == name), None)
+        hits = None
+        for _ in range(_READS):
+            rows = map(str.split, (place / "uprobe_profile").read_text().splitlines())
+            hits = next((int(row[-1]) for row in rows if row[-2] == name), None)
+            if hits is not None:
+                break
         if hits == 0:
             raise NotMeasured("the kernel does not probe this instruction: it let all hits pass")
         if job.task is not Task.ARGUMENT:

@@ -48,6 +48,8 @@ def write_report(results: Results, document: Path, pictures: Path) -> None:
         _peers(results, drawn),
         _work(results),
         _anatomy(results),
+        _of_kind(results, "not hit", "What the program pays when nothing is hit", prose.NOT_HIT),
+        _of_kind(results, "whole job", "Whole jobs", prose.WHOLE_JOBS),
         _scaling(results, drawn),
         _others(results, drawn),
         prose.what_remains(results),
@@ -246,18 +248,38 @@ def _points(series: Mapping[str, Iterable[Entry]], x_name: str) -> str:
     return table((x_name, *series), rows, numbers=len(series) + 1)
 
 
+def _of_kind(results: Results, kind: str, title: str, words: str) -> str:
+    parts = [
+        _group(name, entries)
+        for name, entries in results.groups().items()
+        if entries[0].kind == kind
+    ]
+    return "\n\n".join((f"## {title}", words, *parts)) if parts else ""
+
+
+def _group(name: str, entries: Iterable[Entry]) -> str:
+    rows = [
+        (
+            entry.label,
+            times(entry.median),
+            interval(entry.ratio, entry.disturbed),
+            f"{entry.facts['hits']:,} hits" if entry.facts.get("hits") else "",
+        )
+        for entry in entries
+    ]
+    text = table(("", "takes", "times the first", ""), rows, numbers=3)
+    return f"### {name[0].upper()}{name[1:]}\n\n{text}"
+
+
+_SHOWN = ("layer", "primitive", "scaling", "work at a hit", "stack", "peer", "not hit", "whole job")
+
+
 def _others(results: Results, drawn: _Pictures) -> str:
-    parts: list[str] = []
-    known = ("layer", "primitive", _SCALING, "work at a hit", "stack", "peer")
-    for name, entries in results.groups().items():
-        if entries[0].kind in known or name.startswith((_INSTRUCTIONS, _PEERS)):
-            continue
-        rows = [
-            (entry.label, times(entry.median), interval(entry.ratio, entry.disturbed))
-            for entry in entries
-        ]
-        parts.append(f"### {name[0].upper()}{name[1:]}")
-        parts.append(table(("", "takes", "ratio"), rows, numbers=2))
+    parts = [
+        _group(name, entries)
+        for name, entries in results.groups().items()
+        if entries[0].kind not in _SHOWN and not name.startswith((_INSTRUCTIONS, _PEERS))
+    ]
     by_group: dict[str, list[Mapping[str, Any]]] = {}
     for figure in results.figures:
         if figure["group"] != "growth":

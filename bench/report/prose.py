@@ -6,7 +6,13 @@ from bench.report.promises import DEBUGGERS, single_stepped
 from bench.report.results import Entry, Results
 from bench.report.text import times
 
-__all__ = ["anatomy", "introduction", "verdict", "what_remains"]
+__all__ = ["NOT_HIT", "WHOLE_JOBS", "anatomy", "introduction", "verdict", "what_remains"]
+
+NOT_HIT = """Real programs with up to a thousand probes on functions that the run never reaches, beside the same
+run without any; the output is the same. What probes cost that are not hit is memory: the pages that
+hold traps are the process's own copies."""
+WHOLE_JOBS = """`malloc` counted in real programs, from the start of the command to its end: the start of Python and
+the planting are in it, which is nearly all of it in a short job. Each count equals the kernel's own."""
 
 _INSTRUCTIONS = "one hit at: "
 

@@ -26,7 +26,7 @@ class Refusal(enum.Enum):
     ARCHITECTURE = "instructions of this architecture are not planned yet"
     UNDECODABLE = "these bytes are no instruction that the decoder knows"
     LENGTH_DISPUTED = "two decoders disagree on the length of this instruction"
-    BREAKPOINT = "it is a breakpoint of the program itself"
+    BREAKPOINT = "a breakpoint stands there: the program's own, another tool's or a kernel uprobe"
     FAR_TRANSFER = "a far transfer or interrupt return is not executed out of line"
     SYSENTER = "sysenter returns to an address that the kernel chooses, not to its successor"
     OPERAND_SIZE_BRANCH = (
