@@ -37,7 +37,7 @@ class Ours(Contestant):
         self.stops_per_hit = 2.0 if work == "return" or mechanism == "step" else 1.0
 
     def version(self) -> str:
-        return ptrace_uprobes.__version__
+        return f"ptrace_uprobes {ptrace_uprobes.__version__}"
 
     def command(self, job: Job, target: Sequence[str], folder: Path) -> Command:
         return Command(

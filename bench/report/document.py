@@ -72,7 +72,7 @@ def _machine(results: Results) -> str:
         ("interpreter", str(known["python"])),
         ("governor", str(known["governor"])),
         ("mitigations", "; ".join(f"{name}: {text}" for name, text in weak.items()) or "none"),
-        ("load when it began", str(known["load"])),
+        ("load average at the end", str(known["load"])),
         ("measured by", f"{known['user']}, {results.taken[:10]}"),
         ("tools", "; ".join(versions)),
     ]
