@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -17,8 +18,16 @@ import ptrace_uprobes as pu
 from ptrace_uprobes import errors
 from tests.support.build import BuildFailed, build_target
 from tests.support.elf_tools import functions, instruction_addresses
-from tests.support.procfs import altered_text, process_state, status_fields, wait_until
+from tests.support.procfs import (
+    altered_text,
+    descendants,
+    process_state,
+    status_fields,
+    wait_until,
+)
 from tests.support.target import Target, start_target
+
+_PR_SET_DUMPABLE = 4  # prctl(2): setresuid(2) has cleared it
 
 
 def _one_line(error: BaseException) -> str:
@@ -295,6 +304,56 @@ def test_a_command_that_cannot_be_started(
     if status is not None:
         assert caught.value.exit_status == status
     assert caught.value.exit_status in {126, 127}
+
+
+def test_a_program_that_may_be_executed_but_not_read_is_refused_and_has_not_run(
+    tmp_path: Path,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a file that the user may execute and not read")
+    # GIVEN such a file, and a user who is not its owner
+    program = tmp_path / "xonly"
+    shutil.copy("/usr/bin/touch", program)
+    program.chmod(0o711)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o777)
+    witness = tmp_path / "witness"
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+        subprocess.run([program, tmp_path / "runs"], check=True)
+        # WHEN that user launches it
+        try:
+            pu.launch([str(program), str(witness)])
+        except errors.NotPermitted as error:
+            os.write(writing, str(error).encode())
+        except BaseException as error:  # noqa: BLE001  # reported by the assertion below
+            os.write(writing, repr(error).encode())
+        finally:
+            wait_until("nothing of it is left", lambda: not descendants(os.getpid()))
+            os._exit(0)
+    os.close(writing)
+    answer = os.read(reading, 1000).decode()
+    os.close(reading)
+
+    # THEN it is refused for that reason, and never ran
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert "may be executed but not read" in answer
+    assert (tmp_path / "runs").exists()
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("words", [["echo", "a\0b"], ["ec\0ho"], ["echo", "\ud800"]], ids=ascii)
+def test_a_word_that_no_program_can_be_given(words: list[str]) -> None:
+    with pytest.raises(errors.UsageError):
+        pu.launch(words)
+    with pytest.raises(errors.UsageError):
+        pu.launch(["true"], env={"A": words[-1]})
+    with pytest.raises(errors.UsageError):
+        pu.launch(["true"], cwd=words[-1])
 
 
 def test_a_script_with_an_interpreter_can_be_launched(tmp_path: Path) -> None:

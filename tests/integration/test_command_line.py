@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,8 @@ def test_a_command_that_cannot_be_executed_is_126(tmp_path: Path, make: str) -> 
         (("-e", "f", "--frobnicate", "--", "true"), "--frobnicate"),
         (("-e", "", "--", "true"), "bad probe"),
         (("-e", "libc:malloc%returns", "--", "true"), "bad probe"),
+        (("-e", "kprobe:vfs_read", "--", "true"), "only uprobe: and uretprobe:"),
+        (("-e", "uprobe:malloc", "--", "true"), "a module is missing"),
         (("-e", "libc:malloc", "--filter", "size >", "--", "true"), "bad filter"),
         (("-e", "libc:malloc", "--filter", "size > 3", "--", "true"), "'size'"),
         (("-e", "@/no/such/file", "--", "true"), "/no/such/file"),
@@ -205,6 +208,21 @@ def test_without_standard_descriptors_nothing_is_written_to_a_wrong_file(hot_loo
     )
     assert finished.stdout.startswith(b"hot 3\n")
     assert finished.returncode == 0
+
+
+@pytest.mark.parametrize("what", [("--emit", "kernel"), ("--explain",)])
+def test_a_closed_standard_output_is_an_error_of_what_goes_there(what: tuple[str, ...]) -> None:
+    words = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, *what, "-e", "libc:malloc", "true"]
+    finished = subprocess.run(words, stderr=subprocess.PIPE, text=True, check=False)
+    assert finished.returncode == 1
+    error = "ptrace-uprobes: error: cannot write to standard output: it is closed\n"
+    assert finished.stderr == error
+
+
+def test_bytes_that_are_no_text_are_escaped_in_errors() -> None:
+    failed = run("-e", os.fsdecode(b"libc:m\xff  %foo"), "--", "true")
+    assert failed.status == 2
+    assert failed.error.startswith("bad probe 'libc:m\\xff  %foo' at character 14: ")
 
 
 def test_the_command_has_the_signal_dispositions_and_mask_of_an_unprobed_run() -> None:
@@ -310,6 +328,28 @@ def test_a_signal_detaches_cleanly_prints_the_summary_and_the_target_lives_on(
     assert ended.status == 0
     assert ended.report["wrong"] == 0
     assert ended.report["strange_rips"] == 0
+
+
+def test_who_insists_gets_the_same_end_and_the_whole_summary(tmp_path: Path) -> None:
+    path = tmp_path / "hits"
+    with start_target(build_target("server.c"), "3") as server:
+        # GIVEN a process that is probed
+        with running("-p", str(server.pid), "-e", "work", "-o", path) as tracer:
+            wait_until("a hit", lambda: path.exists() and path.stat().st_size > 0)
+
+            # WHEN the user presses Ctrl-C again and again, until we are gone
+            while tracer.poll() is None:
+                tracer.send_signal(signal.SIGINT)
+            _, said = tracer.communicate(timeout=60)
+
+        # THEN that is as if it had been once
+        assert (tracer.returncode, said) == (0, "")
+        summary = path.read_text().splitlines()[-3:]
+        assert summary[0].endswith("; interrupted, detached")
+        assert summary[2].startswith("  sites by mechanism: ")
+        assert altered_text(server.pid) == []
+        ended = server.finish()
+    assert ended.status == 0
 
 
 def test_a_signal_while_a_launched_command_runs_leaves_it_running(hot_loop: str) -> None:
@@ -487,3 +527,22 @@ def test_several_processes_are_probed_at_once() -> None:
         for server in (first, second):
             assert altered_text(server.pid) == []
             assert server.finish().report["wrong"] == 0
+
+
+@pytest.mark.parametrize(
+    "entry", ["-mptrace_uprobes", "-cfrom ptrace_uprobes.__main__ import main; main()"]
+)
+def test_ctrl_c_while_the_command_starts_ends_it_without_a_traceback(entry: str) -> None:
+    # GIVEN the command, which is still importing itself
+    words = [sys.executable, "-X", "importtime", entry, "-e", "libc:malloc", "--", "sleep", "60"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as starting:
+        assert starting.stderr is not None
+        for line in starting.stderr:
+            if line.endswith(" ptrace_uprobes.errors\n"):
+                break
+        # WHEN the user presses Ctrl-C
+        starting.send_signal(signal.SIGINT)
+        rest = starting.stderr.read()
+    # THEN it ends as any program does
+    assert starting.returncode == -signal.SIGINT
+    assert "Traceback" not in rest

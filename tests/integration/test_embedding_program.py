@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -154,6 +155,210 @@ while probe.hits < 100:
     expected = run_plain([program, "20000"]).stdout
     wait_until("it has ended", lambda: output.stat().st_size >= len(expected))
     assert output.read_bytes() == expected
+
+
+SIGNALLED = """
+import sys, time
+import ptrace_uprobes as pu
+from ptrace_uprobes.utrace import *
+pid = int(sys.argv[1])
+with pu.detach_on_signals():
+    {start}
+    print(flush=True)
+    {then}
+"""
+STARTS = {
+    "engine": "engine = pu.attach(pid); engine.probe('work', lambda hit: hit.registers)\n"
+    "    engine.start()",
+    "utrace": "register_handler('h', lambda hit: None)\n"
+    "    utrace_addbp(pid, 'work', UTRACE_GETREGS | UTRACE_HANDLER, 'h')",
+    "both": "utrace_addbp(pid, 'work', UTRACE_GETREGS)\n"
+    "    other = pu.launch(['sh', '-c', 'exec sleep 60 > /dev/null 2>&1']); other.start()",
+}
+
+
+def _script(script: str, pid: int) -> subprocess.Popen[str]:
+    """It runs, and has come so far as to print a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(pid)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
+
+
+def _end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[str, str]:
+    """Signals it until it ends: of one that another thread was given, Python's main thread, if it
+    sleeps, hears when it wakes up."""
+    for _ in range(15):
+        process.send_signal(number)
+        process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=2)
+    process.kill()
+    return process.communicate()
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("then", ["time.sleep(60)", "while True: pass"])
+def test_a_signal_that_ends_the_program_lets_go_first_if_it_was_asked_to(
+    start: str, number: signal.Signals, then: str
+) -> None:
+    with start_target(build_target("server.c"), "2") as target:
+        # GIVEN a program that probes, and asked for it
+        process = _script(SIGNALLED.format(start=STARTS[start], then=then), target.pid)
+
+        # WHEN the signal comes, from one who is impatient
+        output, errors = _end(process, number)
+
+        # THEN it dies of it as ever, and what it probed goes on
+        assert (process.returncode, output, errors) == (-number, "", "")
+        assert_let_go(target)
+        assert target.finish().report == UNHARMED
+
+
+def test_in_a_reader_of_records_too_and_without_a_probe_at_once() -> None:
+    with start_target(build_target("server.c"), "2") as target:
+        for start, then in ((STARTS["utrace"], "for r in utrace_read(pid): pass"), ("", "")):
+            sleeping = f"{then}\n    time.sleep(60)"
+            process = _script(SIGNALLED.format(start=start, then=sleeping), target.pid)
+            assert _end(process, signal.SIGTERM) == ("", "")
+            assert process.returncode == -signal.SIGTERM
+            assert_let_go(target)
+
+
+def test_the_signals_are_the_programs_own_again_afterwards_and_where_it_handles_them() -> None:
+    # GIVEN one that the program handles, and one that it ignores
+    before = {
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: None),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    }
+    try:
+        own = {number: signal.getsignal(number) for number in before}
+        with pu.detach_on_signals():
+            # THEN they stay what they are, inside and afterwards
+            assert {number: signal.getsignal(number) for number in before} == own
+            assert signal.getsignal(signal.SIGQUIT) is not signal.SIG_DFL
+        assert signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
+        with pu.detach_on_signals(signal.SIGUSR1):
+            assert signal.getsignal(signal.SIGUSR1) is not signal.SIG_DFL
+            assert signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
+
+            # AND a child that was forked inside dies of it at once
+            child = os.fork()
+            if child == 0:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                os._exit(1)
+            assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGUSR1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    wait_until("its thread has ended", _no_thread_of_ours_is_left)
+
+
+def test_only_the_main_thread_can_ask_for_it() -> None:
+    refused: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            with pu.detach_on_signals():
+                pass
+        except pu.UsageError as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(refused[0])
+
+
+# -- its fork children
+
+FORKS = """
+import os, sys, time
+import ptrace_uprobes as pu
+from ptrace_uprobes.utrace import *
+engine = pu.attach(int(sys.argv[1]))
+probe = engine.probe("work", {handler})
+engine.start()
+utrace_addbp(int(sys.argv[2]), "more_work", UTRACE_GETREGS)
+log = utrace_read(int(sys.argv[2]))
+while probe.hits < 100:
+    pass
+child = os.fork()
+if child == 0:
+    for call in (
+        engine.start, engine.stop, engine.run, engine.interrupt, engine.kill, engine.explain,
+        probe.remove, lambda: engine.probe("more_work"), lambda: setattr(probe, "enabled", False),
+        lambda: next(log), lambda: utrace_rmbp(int(sys.argv[2]), "more_work"),
+        lambda: utrace_addbp(int(sys.argv[2]), "work", UTRACE_GETREGS),
+    ):
+        try:
+            call()
+        except pu.UprobesError as error:
+            print(type(error).__name__)
+    with engine:
+        sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+before = probe.hits, utrace_lsbp(int(sys.argv[2]))[0].hits
+while probe.hits < before[0] + 100 or utrace_lsbp(int(sys.argv[2]))[0].hits < before[1] + 100:
+    pass
+"""
+
+
+@pytest.mark.parametrize("handler", ["None", "lambda hit: None"])
+def test_a_fork_child_has_no_engine_ends_at_once_and_its_parents_goes_on(handler: str) -> None:
+    program = build_target("server.c")
+    with start_target(program, "2") as target, start_target(program, "1") as other:
+        run = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                FORKS.format(handler=handler),
+                *map(str, (target.pid, other.pid)),
+            ],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            capture_output=True,
+            timeout=60,
+            text=True,
+            check=False,
+        )
+        assert (run.returncode, run.stderr) == (0, "")
+        *refusals, status = run.stdout.split()
+        assert refusals == ["UsageError"] * 9 + ["NothingThere"] * 2 + ["AlreadyTraced"]
+        assert status == "7"
+        for each in (target, other):
+            assert_let_go(each)
+            assert each.finish().report == UNHARMED
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_a_handler_that_forks_and_comes_back_in_the_child_ends_that_child_only(
+    blocking: bool,
+) -> None:
+    children: list[int] = []
+
+    def fork(hit: pu.Hit) -> None:
+        if not children:
+            children.append(os.fork())
+
+    with start_target(build_target("server.c"), "2") as target:
+        with pu.attach(target.pid) as engine:
+            probe = engine.probe("work", fork, blocking=blocking)
+            engine.start()
+            wait_until("it has forked", lambda: bool(children))
+            wait_until("its child has ended", lambda: process_state(children[0]) in "ZX")
+            at_end = probe.hits
+            wait_until("it goes on", lambda: probe.hits > at_end + 100)
+        with contextlib.suppress(ChildProcessError):  # the tracing thread's own, if it forked
+            os.waitpid(children[0], 0)
+        assert_let_go(target)
+        assert target.finish().report == UNHARMED
 
 
 # -- borrowed, and given back

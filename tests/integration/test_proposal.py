@@ -365,6 +365,39 @@ def test_a_handler_that_raises_harms_nothing(
     assert capfd.readouterr().err.count("ZeroDivisionError: on purpose") == 1
 
 
+@pytest.mark.parametrize("raised", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()], ids=repr)
+def test_whatever_a_handler_raises_every_breakpoint_goes_on(
+    raised: BaseException, register: Register, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(hit: pu.Hit) -> None:
+        raise raised
+
+    register("ends", fail)
+    program = build_target("hot_loop.c")
+    vaddr = functions(program)["hot"].address
+    pid = utrace_launch([str(program), "50"], [(vaddr, UTRACE_HANDLER | UTRACE_GETREGS, "ends")])
+    records = utrace_read(pid)
+    assert len(list(records)) == 50
+    assert records.exit_status == 0
+    assert capfd.readouterr().err.count(f"\n{type(raised).__name__}") == 1
+
+
+def test_a_breakpoint_can_be_set_while_a_handler_holds_the_only_thread(register: Register) -> None:
+    # GIVEN a program that is nearly always in a handler, or about to be
+    register("brief", lambda hit: None)
+    with start_target(build_target("hot_loop.c"), str(10**9)) as target:
+        target.go()
+        for _ in range(10):
+            utrace_addbp(target.pid, "hot", UTRACE_HANDLER, "brief")
+            # WHEN a place in another library gets one
+            utrace_addbp(target.pid, "libc:clock_nanosleep", UTRACE_GETREGS)
+            # THEN it is there
+            assert utrace_lsbp(target.pid)[1].addresses
+            utrace_rmbp(target.pid, "libc:clock_nanosleep")
+            utrace_rmbp(target.pid, "hot")
+        assert_let_go(target)
+
+
 # -- breakpoints
 
 
@@ -421,6 +454,67 @@ def test_a_second_breakpoint_at_an_address_is_eexist_however_it_is_written() -> 
         assert len(utrace_lsbp(target.pid)) == 1
         utrace_rmbp(target.pid, "work")
         assert_let_go(target)
+
+
+def test_a_launch_with_two_breakpoints_at_one_address_is_eexist_and_runs_nothing(
+    tmp_path: Path,
+) -> None:
+    program = build_target("hot_loop.c", *FIXED)
+    vaddr = functions(program)["hot"].address
+    output = os.open(tmp_path / "output", os.O_RDWR | os.O_CREAT)
+    saved = os.dup(1)
+    os.dup2(output, 1)
+    try:
+        for again in (vaddr, "hot", f"{vaddr:#x}", "hot+0x0", f"{program}:hot"):
+            for order in ([vaddr, again], [again, vaddr]):
+                with pytest.raises(FileExistsError) as caught:
+                    utrace_launch([str(program), "3"], [(at, UTRACE_GETREGS) for at in order])
+                assert caught.value.errno == errno.EEXIST
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(output)
+    assert (tmp_path / "output").read_bytes() == b""
+
+
+def test_what_is_no_address_and_no_timeout_is_einval_and_the_breakpoint_stays() -> None:
+    program = build_target("sleeper.c", *FIXED)
+    vaddr = functions(program)["idle"].address
+    with start_target(program) as target:
+        utrace_addbp(target.pid, vaddr, UTRACE_GETREGS)
+        bad: list[object] = [float(vaddr), None, [vaddr], {}, b"idle", True, -1, 1 << 64, ""]
+        for other in bad:
+            for call in (utrace_rmbp, lambda pid, at: utrace_setbp(pid, at, False)):
+                with pytest.raises(errors.UsageError) as caught:
+                    call(target.pid, other)  # type: ignore[arg-type]
+                assert getattr(caught.value, "errno", None) == errno.EINVAL
+        actives: list[object] = ["no", None, 2, 1.0, []]
+        for active in actives:
+            with pytest.raises(errors.UsageError):
+                utrace_setbp(target.pid, vaddr, active)  # type: ignore[arg-type]
+        timeouts: list[object] = ["1", [], -1, float("nan"), -float("inf"), True]
+        for wrong in timeouts:
+            with pytest.raises(errors.UsageError):
+                utrace_read(target.pid, wrong)  # type: ignore[arg-type]
+        (shown,) = utrace_lsbp(target.pid)
+        assert (shown.active, shown.addresses) == (True, (vaddr,))
+
+        # AND a timeout beyond all clocks is one that never comes
+        for timeout in (float("inf"), 1e300, 2**70, 10**400):
+            records: list[object] = []
+            reader = threading.Thread(
+                target=lambda records=records, timeout=timeout: records.append(
+                    list(utrace_read(target.pid, timeout))
+                )
+            )
+            reader.start()
+            utrace_rmbp(target.pid, vaddr)
+            reader.join(30)
+            assert records == [[]]
+            utrace_addbp(target.pid, vaddr, UTRACE_GETREGS)
+        utrace_rmbp(target.pid, vaddr)
+        assert_let_go(target)
+        assert target.finish().status == 5
 
 
 def test_a_breakpoint_that_is_not_there_is_esrch_and_the_others_stay() -> None:

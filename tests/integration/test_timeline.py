@@ -159,6 +159,24 @@ def test_a_trace_that_cannot_be_merged_leaves_the_hits(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [hits]
 
 
+def test_hits_that_are_given_as_the_trace_are_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    hits, again, merged = (tmp_path / name for name in ("hits", "again", "merged"))
+    run("-e", "libc:write", "-o", hits, "echo", "hello")
+    again.symlink_to(hits)
+    text = hits.read_text()
+    for trace in (hits, again):
+        refused = run("--merge", trace, "-o", merged, hits)
+        assert refused.status == 2
+        assert refused.error == f"{hits} is given as the trace and as the hits"
+    again.unlink()
+    again.write_text(text)
+    refused = run("--merge", again, "-o", merged, hits)
+    assert refused.status == 1
+    assert refused.error.startswith(f"cannot merge {again}: it is a file of hits")
+    assert not merged.exists()
+    assert hits.read_text() == text
+
+
 def test_an_output_that_cannot_be_merged_into_is_refused_before_the_command_runs() -> None:
     failed = run("-e", "libc:write", "--merge", "trace", "-o", "/dev/null", "echo", "hello")
     assert failed.status == 1

@@ -6,6 +6,7 @@ import errno
 import threading
 from collections.abc import Callable, Iterator
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from ptrace_uprobes.utrace import (
     UTRACE_GETDATA,
     UTRACE_GETREGS,
     UTRACE_HANDLER,
+    UTRACE_KHANDLER,
     AlreadyThere,
     HandlerInUse,
     InvalidRequest,
@@ -123,11 +125,25 @@ def test_a_command_that_is_none_is_einval(argv: object) -> None:
 
 @pytest.mark.parametrize(
     ("argv", "number"),
-    [([], errno.ENOENT), (["/nonexistent"], errno.ENOENT), (["/"], errno.EACCES)],
+    [
+        ([], errno.ENOENT),
+        (["/nonexistent"], errno.ENOENT),
+        (["/dev/null/true"], errno.ENOTDIR),
+        (["/"], errno.EACCES),
+        (["true", "x" * 300_000], errno.E2BIG),  # MAX_ARG_STRLEN is 128 KiB
+        (["{folder}/empty"], errno.ENOEXEC),
+        (["{folder}/script"], errno.ENOENT),
+    ],
+    ids=lambda value: None if isinstance(value, int) else str(value)[:20],
 )
-def test_a_command_that_cannot_be_run_has_the_errno_of_exec(argv: list[str], number: int) -> None:
+def test_a_command_that_cannot_be_run_has_the_errno_of_exec(
+    argv: list[str], number: int, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").touch(0o755)
+    (tmp_path / "script").touch(0o755)
+    (tmp_path / "script").write_text("#!/nonexistent\n")
     with pytest.raises(OSError, match=r"command|execute") as caught:
-        utrace_launch(argv, [(0x401000, UTRACE_GETREGS)])
+        utrace_launch([word.format(folder=tmp_path) for word in argv], [(0x401000, UTRACE_GETREGS)])
     assert caught.value.errno == number
     assert isinstance(caught.value, errors.UprobesError)
 
@@ -154,10 +170,67 @@ def test_a_pid_that_no_process_has_is_esrch(call: Callable[[int], object], pid: 
 
 @pytest.mark.parametrize("pid", ["1", None, 1.0, True])
 def test_a_pid_that_is_no_number_is_refused(pid: object) -> None:
-    with pytest.raises(InvalidRequest):
-        utrace_addbp(pid, 0x401000, UTRACE_GETREGS)  # type: ignore[arg-type]
-    with pytest.raises(NothingThere):
-        utrace_read(pid)  # type: ignore[arg-type]
+    for call in CALLS:
+        with pytest.raises(InvalidRequest):
+            call(pid)  # type: ignore[arg-type]
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 20),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.text(st.characters(categories=["Cs"]), min_size=1, max_size=2),
+    st.binary(max_size=3),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.integers(), st.none(), max_size=1),
+    st.just(NO_SUCH_PID),
+    st.just(0x401000),
+    st.just("main"),
+    st.just("\0"),
+)
+ALL: dict[Callable[..., object], int] = {
+    utrace_addbp: 5,
+    utrace_rmbp: 2,
+    utrace_setbp: 3,
+    utrace_lsbp: 1,
+    utrace_read: 2,
+    utrace_launch: 2,
+    register_handler: 2,
+    unregister_handler: 1,
+}
+
+
+@pytest.mark.parametrize("call", ALL, ids=lambda call: call.__name__)
+@given(data=st.data())
+@settings(max_examples=150)
+def test_whatever_is_given_to_a_call_its_error_is_an_errno_of_ours(
+    call: Callable[..., object], data: st.DataObject
+) -> None:
+    arguments = [data.draw(ANYTHING) for _ in range(ALL[call])]
+    if call is not register_handler and isinstance(arguments[0], int):
+        arguments[0] = data.draw(st.sampled_from([NO_SUCH_PID, -1, 0, True, 2**70]))
+    if call is utrace_launch:
+        arguments[0] = ["/nonexistent", arguments[0]]
+    if call is register_handler:
+        arguments[1] = None  # else it is one
+    with pytest.raises(errors.UprobesError) as caught:
+        call(*arguments)
+    assert isinstance(caught.value, OSError)
+    assert caught.value.errno in (errno.EINVAL, errno.ESRCH, errno.ENOENT)
+
+
+@pytest.mark.parametrize("argv", [["true", "a\0b"], ["tr\0ue"], ["true", "\ud800"]], ids=ascii)
+def test_a_word_that_no_program_can_be_given_is_einval_and_not_cut(argv: list[str]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        utrace_launch(argv, [])
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_the_proposals_name_of_the_handler_bit_is_the_same_bit() -> None:
+    assert UTRACE_KHANDLER == UTRACE_HANDLER
 
 
 # -- handlers

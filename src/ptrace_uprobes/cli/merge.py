@@ -22,6 +22,8 @@ def merge_files(options: Options) -> int:
     """`--merge TRACE [-o FILE] HITS_FILE`; the result is the exit status."""
     assert options.merge is not None
     assert options.hits_file is not None
+    if _is_same(options.merge, options.hits_file):
+        raise UsageError(f"{options.hits_file} is given as the trace and as the hits")
     if options.output is not None:
         _check_not_the_same(options.output, options.merge)
         _check_not_the_same(options.output, options.hits_file)
@@ -60,9 +62,15 @@ def check_mergeable(path: str, trace_path: str) -> None:
 
 
 def _check_not_the_same(output: str, source: str) -> None:
-    with suppress(OSError, ValueError):
-        if os.path.samefile(output, source):
-            raise UsageError(f"-o {output} would overwrite {source}, which is to be merged")
+    if _is_same(output, source):
+        raise UsageError(f"-o {output} would overwrite {source}, which is to be merged")
+
+
+def _is_same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
 
 
 def _merged(

@@ -6,6 +6,7 @@ import atexit
 import os
 import signal
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -19,7 +20,13 @@ from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.engine.results import Result, SitePlan
 from ptrace_uprobes.engine.state import EngineState, Options, record_of
 from ptrace_uprobes.engine.tracing_thread import TracingThread
-from ptrace_uprobes.errors import EngineStopped, NoSuchProcess, UprobesError, UsageError
+from ptrace_uprobes.errors import (
+    EngineStopped,
+    NoSuchProcess,
+    NoThreadToUse,
+    UprobesError,
+    UsageError,
+)
 from ptrace_uprobes.fetching.fetcher import compile_fetcher
 from ptrace_uprobes.fetching.layout import Layout
 from ptrace_uprobes.linux.child import kill_quietly
@@ -40,11 +47,12 @@ def _warn_on_stderr(text: str) -> None:
 
 
 _PATIENCE = 20
+_MOMENT = 0.002
 
 
 def _stop_at_exit(reference: weakref.ReferenceType[Engine]) -> None:
     engine = reference()
-    if engine is not None:
+    if engine is not None and not engine._thread.is_forked:
         engine._stop("stopped")
 
 
@@ -117,6 +125,7 @@ class Engine:
             "max_hits" if self._state.failure is None else "interrupted"
         )
         self._thread.rescue = lambda: detach_all(self._thread.tracer)
+        self._thread.let_go = lambda: self._stop("interrupted")
         self._tracer = self._thread.tracer
         self._ended = "exited"
         self._missing: dict[Probe, UprobesError] = {}
@@ -219,14 +228,14 @@ class Engine:
                 self._look_and_plant(space, probe)
             if probe.pending:
                 self._check_pending(probe)
+            for space in state.spaces():
+                self._tracer.libraries.follow(record_of(space))
         except BaseException:
             probe.removed = True
             state.probes.remove(probe)
             self._tracer.planter.refresh_probe(probe)
             raise
         self._probes.append(probe)
-        for space in state.spaces():
-            self._tracer.libraries.follow(record_of(space))
 
     def _watch_nonlocal_exits(self) -> None:
         """Return probes have to know of longjmp and its like."""
@@ -239,8 +248,8 @@ class Engine:
             for space in state.spaces():
                 try:
                     self._tracer.planter.plant(space, [hidden], strict=False)
-                except TraceeGone:
-                    continue  # it ends, or execs: then it is planted anew
+                except (TraceeGone, NoThreadToUse):
+                    continue  # it ends, or execs, or is busy: then it is planted anew
 
     def _look_and_plant(self, space: AddressSpace, probe: Probe) -> None:
         for _ in range(_PATIENCE):
@@ -249,9 +258,12 @@ class Engine:
                     # Nothing else tells us of what was loaded since the last look.
                     self._tracer.planter.look_again(space)
                 self._tracer.planter.plant(space, [probe], strict=True)
-            except TraceeGone as error:
-                # It ends, or execs: then it is planted anew when that is reported.
+            except (TraceeGone, NoThreadToUse) as error:
+                # It ends, or execs: then it is planted anew when that is reported. Or it waits
+                # for a vfork child: then it is soon told of.
                 gone = error
+                if isinstance(error, NoThreadToUse):
+                    time.sleep(_MOMENT)
                 self._tracer.serve_pending()
                 if not space.processes:
                     return
@@ -353,6 +365,7 @@ class Engine:
     def run(self, timeout: float | None = None, max_hits: int | None = None) -> Result:
         """Let the program go and wait until it ends, `timeout` seconds have passed,
         `max_hits` hits were delivered, or `interrupt` is called; then nothing is traced."""
+        self._thread.check_process()
         if self._thread.is_current():
             raise UsageError("run() cannot be called from a handler: the engine runs already")
         if max_hits is not None and max_hits <= 0:
@@ -372,11 +385,13 @@ class Engine:
 
     def stop(self) -> Result:
         """Detach: the program goes on without us."""
+        self._thread.check_process()
         self._stop("stopped")
         return self.result()
 
     def interrupt(self) -> None:
         """Have `run` detach and return. From any thread, or from a signal handler."""
+        self._thread.check_process()
         self._thread.post(lambda: self._let_go("interrupted"))
 
     def _stop(self, why: str) -> None:
@@ -466,6 +481,7 @@ class Engine:
 
     def kill(self) -> None:
         """End a launched program, for instance after `explain`, instead of letting it go on."""
+        self._thread.check_process()
         if self._state.launched and not self._thread.ended:
             kill_quietly(self._state.launched, signal.SIGKILL)
             try:
@@ -503,4 +519,5 @@ class Engine:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop("stopped")
+        if not self._thread.is_forked:
+            self._stop("stopped")

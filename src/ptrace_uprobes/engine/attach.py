@@ -5,19 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 from ptrace_uprobes.engine.loop import Tracer
-from ptrace_uprobes.engine.state import WAIT_FLAGS, record_of
+from ptrace_uprobes.engine.state import WAIT_FLAGS, is_exec_stop, record_of
 from ptrace_uprobes.errors import (
     CommandNotExecutable,
     CommandNotFound,
     NoSuchProcess,
     UnsupportedTracee,
+    UprobesError,
+    UsageError,
 )
 from ptrace_uprobes.linux import ptrace_calls
-from ptrace_uprobes.linux.child import kill_quietly, spawn_paused
+from ptrace_uprobes.linux.child import PausedChild, kill_quietly, spawn_paused
 from ptrace_uprobes.linux.permission import (
     architecture_of,
     check_can_be_probed,
@@ -25,7 +28,7 @@ from ptrace_uprobes.linux.permission import (
 )
 from ptrace_uprobes.linux.process_info import read_status, thread_ids
 from ptrace_uprobes.linux.ptrace_calls import SeizeOptions, TraceeGone
-from ptrace_uprobes.tracee import AddressSpace, Process, RunState
+from ptrace_uprobes.tracee import AddressSpace, Process, RunState, Thread
 
 __all__ = ["attach", "launch"]
 
@@ -125,6 +128,7 @@ def launch(
     state = tracer.state
     if not argv or not argv[0]:
         raise CommandNotFound("(empty)")
+    _check_words([*argv, *chain.from_iterable((environment or {}).items()), directory or ""])
     paths = _candidates(argv[0], os.environ if environment is None else environment)
     child = spawn_paused(paths, argv, environment, directory)
     try:
@@ -141,6 +145,18 @@ def launch(
     thread = state.new_thread(child.pid, process)
     state.launched = child.pid
     state.frozen = True
+    try:
+        _run_to_first_instruction(tracer, child, thread, argv[0], directory)
+    except BaseException:
+        _end(tracer, thread)
+        raise
+    return process
+
+
+def _run_to_first_instruction(
+    tracer: Tracer, child: PausedChild, thread: Thread, command: str, directory: str | None
+) -> None:
+    state, process = tracer.state, thread.process
     child.release()
     while thread.state is not RunState.STOPPED or not process.exec_count or thread.after_exec:
         # The stop after exec's own is the one before the program's first instruction.
@@ -148,7 +164,9 @@ def launch(
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
             failure = child.failure() if os.WIFEXITED(status) else 0
             state.forget_thread(thread)
-            raise _why_not_started(argv[0], failure, directory)
+            raise _why_not_started(command, failure, directory)
+        if is_exec_stop(status):
+            architecture_of(child.pid)  # while it can still be kept from running
         tracer.dispatch(child.pid, status)
         if child.pid not in state.threads:
             break
@@ -161,8 +179,28 @@ def launch(
         refusal = tracer.births.refusal
         if refusal is not None:
             raise refusal
-        raise UnsupportedTracee(child.pid, f"{argv[0]} ended before it began")
-    return process
+        raise UnsupportedTracee(child.pid, f"{command} ended before it began")
+
+
+def _end(tracer: Tracer, thread: Thread) -> None:
+    """Kill what cannot be probed, before it has run anything, and take its end."""
+    if thread.tid not in tracer.state.threads:
+        return  # it has ended
+    kill_quietly(thread.tid, _SIGKILL)
+    while os.WIFSTOPPED(tracer.state.wait_for(thread.tid)):
+        thread.resume()
+    tracer.state.forget_thread(thread)
+
+
+def _check_words(words: Iterable[str]) -> None:
+    """execve(2) takes strings that end at their first NUL."""
+    for word in words:
+        try:
+            if b"\0" not in os.fsencode(word):
+                continue
+        except (TypeError, UnicodeEncodeError):
+            pass
+        raise UsageError(f"{word!r} cannot be an argument or in an environment")
 
 
 def _candidates(command: str, env: Mapping[str, str]) -> list[str]:
@@ -173,7 +211,15 @@ def _candidates(command: str, env: Mapping[str, str]) -> list[str]:
     return [os.path.join(folder or ".", command) for folder in folders]
 
 
-def _why_not_started(command: str, code: int, directory: str | None) -> Exception:
+def _why_not_started(command: str, code: int, directory: str | None) -> UprobesError:
+    error = _refusal_of_exec(command, code, directory)
+    error.errno = code or None
+    return error
+
+
+def _refusal_of_exec(
+    command: str, code: int, directory: str | None
+) -> CommandNotFound | CommandNotExecutable:
     if directory is not None and not os.path.isdir(directory):
         return CommandNotExecutable(command, f"there is no directory {directory}")
     if code == errno.ENOENT and shutil.which(command) is None and not os.path.exists(command):

@@ -257,8 +257,9 @@ class HitRunner:
     def _handler_raised(self, count: SiteCount, error: BaseException) -> None:
         probe = count.probe
         probe.handler_errors += 1
-        if not isinstance(error, Exception):
-            # sys.exit() and the like: the run ends as soon as this hit is done.
+        if not isinstance(error, Exception) and not probe.blocking:
+            # sys.exit() and the like: the run ends as soon as this hit is done. On a worker's
+            # thread they are errors like any other: it is not theirs to end the program.
             self._state.failure = error
             self._stop_counting()
             return

@@ -27,6 +27,7 @@ from ptrace_uprobes.engine.signals import (
 from ptrace_uprobes.engine.state import WAIT_FLAGS, EngineState
 from ptrace_uprobes.errors import NoThreadToUse
 from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.child import kill_quietly
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone, fast_ptrace
 from ptrace_uprobes.linux.wait_status import (
     TRAP_STOP,
@@ -236,25 +237,32 @@ class Tracer:
     def borrow(self, space: AddressSpace) -> Iterator[Thread]:
         """A thread of the address space, stopped where remote calls can be made in it."""
         state = self.state
-        for thread in space.threads():
-            if self.usable(thread):
-                yield thread
-                return
-        thread = self._stop_one(space)
+        thread, was_held = self._stop_one(space)
+        held_back = thread.resume_signal
         try:
             yield thread
         finally:
-            if thread.in_group_stop and not state.frozen:
-                thread.in_group_stop = False
-                # It was run out of its group-stop; an interrupt brings it back into it.
-                thread.recheck_stop = True
-            state.resume(thread, thread.resume_signal)
-            thread.resume_signal = 0
+            if not was_held:
+                if thread.in_group_stop and not state.frozen:
+                    thread.in_group_stop = False
+                    # It was run out of its group-stop; an interrupt brings it back into it.
+                    thread.recheck_stop = True
+                state.resume(thread, thread.resume_signal)
+                thread.resume_signal = 0
+            elif thread.resume_signal != held_back:
+                # A SIGSTOP that came meanwhile: whoever lets the thread go on knows nothing of it.
+                thread.resume_signal = held_back
+                kill_quietly(thread.process.pid, signal.SIGSTOP)
 
-    def _stop_one(self, space: AddressSpace) -> Thread:
+    def _stop_one(self, space: AddressSpace) -> tuple[Thread, bool]:
+        """A thread that can be used, and whether it was held already, for another reason."""
         state = self.state
         tried: set[int] = set()
         while True:
+            # Each time: what was reported instead of our interrupt may be a hit that holds it.
+            held = next((thread for thread in space.threads() if self.usable(thread)), None)
+            if held is not None:
+                return held, True
             choices = [
                 thread
                 for thread in space.threads()
@@ -291,7 +299,7 @@ class Tracer:
                 continue
             thread.state = RunState.STOPPED
             thread.stop_event = 0
-            return thread
+            return thread, False
 
     def freeze(self) -> None:
         """Stop every thread; hits on the way are served, and their threads then held."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.regions import Regions
-from ptrace_uprobes.errors import MemoryFault, RemoteCallFailed
+from ptrace_uprobes.errors import MemoryFault, NoThreadToUse, RemoteCallFailed
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 from ptrace_uprobes.ssol.plan import Mechanism, OutOfReach, plan_far, plan_without_slot
 
 __all__ = ["SlotWriter"]
@@ -22,14 +24,31 @@ class SlotWriter:
         self._regions = regions
 
     def make(self, record: SpaceRecord, fresh: Sequence[PlacedSite]) -> None:
-        """Write the slot of each site that needs one; one that gets none is planned without."""
+        """Write the slot of each site that needs one; one that gets none is planned without.
+
+        Raises `NoThreadToUse` if one is refused without a slot, and that only for now.
+        """
         needy = [p for p in fresh if p.plan.slot_size and p.plan.mechanism is not Mechanism.REFUSE]
         codes: list[tuple[VirtAddr, bytes]] = []
         for placed in needy:
             known = record.slots.by_site.get(placed.address)
             if known is not None:
                 placed.set_slot(known.start)
-        todo = [placed for placed in needy if placed.slot is None]
+        try:
+            self._find_room(record, [p for p in needy if p.slot is None], codes)
+        except (NoThreadToUse, TraceeGone):
+            with suppress(MemoryFault):
+                record.slots.write(codes)  # those that were found are known from now on
+            raise
+        if record.space.processes:  # else it has exec'ed while room was made
+            record.slots.write(codes)
+
+    def _find_room(
+        self,
+        record: SpaceRecord,
+        todo: Sequence[PlacedSite],
+        codes: list[tuple[VirtAddr, bytes]],
+    ) -> None:
         # Per module, so that a new region is as large as all of its sites will need.
         by_home: dict[tuple[int, int], list[PlacedSite]] = {}
         for placed in todo:
@@ -37,6 +56,7 @@ class SlotWriter:
         for (low, high), group in by_home.items():
             room = sum((p.plan.slot_size + 15) // 16 * 16 for p in group)
             grown = False
+            busy = None
             for placed in group:
                 if self._take(record, placed, codes):
                     continue
@@ -44,14 +64,18 @@ class SlotWriter:
                     grown = True
                     try:
                         self._regions.make_room(record, low, high, room)
+                    except NoThreadToUse as error:
+                        busy = error
                     except (RemoteCallFailed, MemoryFault) as error:
                         record.no_mmap = str(error)
                 if not self._take(record, placed, codes):
-                    placed.plan = plan_without_slot(
+                    plan = plan_without_slot(
                         placed.plan.code, placed.address, record.space.architecture
                     )
-        if record.space.processes:  # else it has exec'ed while room was made
-            record.slots.write(codes)
+                    if busy is not None and plan.mechanism is Mechanism.REFUSE:
+                        record.deferred = True  # the next look at what is mapped tries again
+                        raise busy
+                    placed.plan = plan
 
     def _take(
         self, record: SpaceRecord, placed: PlacedSite, codes: list[tuple[VirtAddr, bytes]]

@@ -19,7 +19,7 @@ from ptrace_uprobes.ssol.plan import Mechanism
 from ptrace_uprobes.ssol.scratch import SlotArea
 from ptrace_uprobes.tracee import AddressSpace, Process, RunState, Thread
 
-__all__ = ["WAIT_FLAGS", "EngineState", "Options", "record_of"]
+__all__ = ["WAIT_FLAGS", "EngineState", "Options", "is_exec_stop", "record_of"]
 
 _WALL: Final = 0x40000000
 _WNOTHREAD: Final = 0x20000000
@@ -37,6 +37,10 @@ class Options:
     mechanism: Mechanism | None = None
     colocate: str = "off"
     """`on`; `off`; or `auto`: as long as each process has only one thread."""
+
+
+def is_exec_stop(status: int) -> bool:
+    return status >> 8 == _EXEC_STOP
 
 
 def record_of(space: AddressSpace) -> SpaceRecord:
@@ -154,7 +158,7 @@ class EngineState:
     @staticmethod
     def _check_renamed(tid: int, other: int, status: int) -> None:
         """A thread that execs takes the leader's number: nothing more comes under its own."""
-        if status >> 8 == _EXEC_STOP and ptrace_calls.get_event_message(other) == tid:
+        if is_exec_stop(status) and ptrace_calls.get_event_message(other) == tid:
             raise ptrace_calls.TraceeGone(tid)
 
     def put_back(self, tid: int, status: int) -> None:

@@ -17,17 +17,25 @@ from typing import Final, TypeVar
 
 from ptrace_uprobes.engine.loop import Tracer
 from ptrace_uprobes.engine.state import EngineState
-from ptrace_uprobes.errors import EngineStopped
+from ptrace_uprobes.errors import EngineStopped, UsageError
 from ptrace_uprobes.linux.child import kill_quietly, spawn_doorbell
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 
-__all__ = ["TracingThread"]
+__all__ = ["TracingThread", "running_threads"]
 
 Result = TypeVar("Result")
 
 _LOOK_AGAIN: Final = 0.5
 _RING: Final = signal.SIGUSR1
 _WALL: Final = 0x40000000
+
+
+_running: set[TracingThread] = set()
+
+
+def running_threads() -> list[TracingThread]:
+    """Those of this process that have not ended."""
+    return [thread for thread in _running.copy() if not thread.is_forked]
 
 
 class TracingThread:
@@ -37,6 +45,7 @@ class TracingThread:
         self._state = state
         self._calls: deque[Callable[[], None]] = deque()
         self._ended = threading.Event()
+        self._process = os.getpid()
         self._closing = False
         self.failure: BaseException | None = None
         self.tracer = Tracer(state, self.post, self._run_calls, self._limit_reached)
@@ -46,6 +55,8 @@ class TracingThread:
         self.on_limit: Callable[[], None] = lambda: None
         self.rescue: Callable[[], None] = lambda: None
         """Detaches, after a fault of ours."""
+        self.let_go: Callable[[], None] = lambda: None
+        """Detaches, and waits until that is done. From any other thread."""
 
     def start(self, first: Callable[[], None]) -> None:
         """Begin with `first`, which takes hold of the tracees; raises what it raises."""
@@ -61,11 +72,23 @@ class TracingThread:
                 ready.set_result(None)
 
         self._calls.append(begin)
+        _running.add(self)
         self._thread.start()
         ready.result()
 
     def is_current(self) -> bool:
         return threading.current_thread() is self._thread
+
+    @property
+    def is_forked(self) -> bool:
+        """This is a copy in a fork child: it has neither the thread nor its tracees."""
+        return os.getpid() != self._process
+
+    def check_process(self) -> None:
+        if self.is_forked:
+            raise UsageError(
+                f"the engine is process {self._process}'s; this one was forked from it and has none"
+            )
 
     def post(self, call: Callable[[], None]) -> None:
         """Have `call` run on the tracing thread soon. Safe in a Python signal handler."""
@@ -74,11 +97,12 @@ class TracingThread:
 
     def ring(self) -> None:
         """Wake the tracing thread. Safe in a Python signal handler."""
-        if self._state.doorbell and not self._ended.is_set():
+        if self._state.doorbell and not self._ended.is_set() and not self.is_forked:
             kill_quietly(self._state.doorbell, _RING)
 
     def call(self, function: Callable[[], Result]) -> Result:
         """Run `function` on the tracing thread and give its result or raise its error."""
+        self.check_process()
         if self.is_current():
             return function()
         answer: Future[Result] = Future()
@@ -134,13 +158,16 @@ class TracingThread:
             if not self._closing:
                 self.tracer.run()
         except BaseException as error:  # noqa: BLE001  # raised by Engine.result
-            self.failure = error
-            self._rescue()
-        finally:
-            self.tracer.hits.close()
-            self._silence_doorbell()
-            self._ended.set()
-            self._run_calls_after_the_end()
+            if not self.is_forked:  # else a handler has forked, and the child came back here
+                self.failure = error
+                self._rescue()
+        if self.is_forked:
+            return
+        self.tracer.hits.close()
+        self._silence_doorbell()
+        self._ended.set()
+        _running.discard(self)
+        self._run_calls_after_the_end()
 
     def _rescue(self) -> None:
         """A fault of ours: whatever it was, no trap may stay behind in a program."""

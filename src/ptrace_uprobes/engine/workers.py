@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Callable
@@ -45,11 +46,14 @@ class Workers:
             self._idle = 0
 
     def _work(self) -> None:
+        process = os.getpid()
         while True:
             job = self._jobs.get()
             if job is None:
                 return
             job()
+            if os.getpid() != process:
+                return  # the job has forked, and this is the child: nobody gives it another
             with self._lock:
                 if self._closed:
                     return

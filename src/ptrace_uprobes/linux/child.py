@@ -97,6 +97,7 @@ def spawn_paused(
     failure_read, failure_write = os.pipe()
     byte = ctypes.create_string_buffer(4)
     libc, get_errno = _libc, ctypes.get_errno
+    is_path = len(candidates) == 1
     restored = [int(signal.SIGPIPE), int(signal.SIGXFSZ)]
 
     pid = _fork()
@@ -119,7 +120,8 @@ def spawn_paused(
                     code = failed
                     if failed != errno.EACCES:
                         break
-            code = code or errno.ENOENT
+            # Of several that are nowhere none is to blame.
+            code = code or (failed if is_path else errno.ENOENT)
         byte.raw = code.to_bytes(4, "little")
         libc.write(failure_write, byte, 4)
         libc._exit(125)

@@ -97,7 +97,13 @@ def architecture_of(pid: int) -> Architecture:
     except FileNotFoundError as error:
         raise NoSuchProcess(pid) from error
     except PermissionError as error:
-        raise explain_refusal(pid, error) from error
+        if read_status(pid).tracer not in thread_ids(os.getpid()):
+            raise explain_refusal(pid, error) from error
+        raise NotPermitted(
+            pid,
+            "its program file may be executed but not read, so the kernel lets nobody trace it; "
+            "make it readable, or run as root",
+        ) from error
     except OSError:
         header = b""  # on a file system that does not answer
     if len(header) < _ELF_HEADER_SIZE or header[:4] != b"\x7fELF":

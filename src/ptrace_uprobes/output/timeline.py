@@ -37,9 +37,11 @@ _HIT_LINE: Final = re.compile(
 )
 _JSON_HIT: Final = re.compile(rb'\{\s{0,8}"type":\s{0,8}"hit",\s{0,8}"time_ns":\s{0,8}(\d{1,18}),')
 _SUMMARY_LINE: Final = re.compile(rb'\d+ hits?, \d+ missed; |\{\s{0,8}"type":\s{0,8}"summary"')
-_BINARY: Final = {
+_HITS: Final = "a file of hits, and no kernel trace"
+_NO_TRACE: Final = {
     b"\x17\x08\x44tracing": "trace-cmd's own format; `trace-cmd report` prints it as text",
     b"PERFILE2": "perf's own format; `perf script` prints it as text",
+    b"{": _HITS,
 }
 
 Piece = tuple["int | None", bytes]
@@ -107,7 +109,7 @@ def merge(trace: IO[bytes], hits: IO[bytes], write: Write) -> MergeReport:
     The trace's header comes first, and the summary of the run last. Raises `NotATrace`.
     """
     beginning = trace.readline(_PIECE)
-    for magic, why in _BINARY.items():
+    for magic, why in _NO_TRACE.items():
         if beginning.startswith(magic):
             raise NotATrace(f"it is {why}")
     first = hits.readline(_PIECE)
@@ -118,6 +120,8 @@ def merge(trace: IO[bytes], hits: IO[bytes], write: Write) -> MergeReport:
     for stream in (events, records):
         stream.pass_on(write)
     while events.time is not None or records.time is not None:
+        if events.is_at(records):
+            raise NotATrace(f"it is {_HITS}: they are in both")
         if records.time is None or (events.time is not None and events.time <= records.time):
             events.pass_on(write)
         else:
@@ -142,6 +146,10 @@ class _Stream:
         self._pieces = pieces
         self._shape = shape
         self._piece: Piece | None = None
+
+    def is_at(self, other: _Stream) -> bool:
+        """Whether the same record is at hand in both."""
+        return self.time == other.time and self._piece == other._piece
 
     def pass_on(self, write: Write) -> None:
         """Write the record at hand, or what comes before the first, and go on to the next."""
@@ -186,7 +194,11 @@ class _Hits:
 
 
 def _kernel_pieces(file: IO[bytes], beginning: bytes) -> Iterator[Piece]:
+    # Hits as text have the kernel's shape; what they have not is its header.
+    is_headless = bool(_HIT_LINE.match(beginning, 0, _HEAD))
     for is_start, text in _lines(file, beginning):
+        if is_headless and is_start is not None and _SUMMARY_LINE.match(text, 0, _HEAD):
+            raise NotATrace(f"it is {_HITS}")
         match = _KERNEL_LINE.match(text, 0, _HEAD) if is_start is not None else None
         yield (None if match is None else _time(match), text)
 

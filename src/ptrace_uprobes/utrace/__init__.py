@@ -17,6 +17,7 @@ from ptrace_uprobes.utrace.breakpoint import (
     UTRACE_GETDATA,
     UTRACE_GETREGS,
     UTRACE_HANDLER,
+    UTRACE_KHANDLER,
     UTRACE_STACKTRACE,
     Breakpoint,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "UTRACE_GETDATA",
     "UTRACE_GETREGS",
     "UTRACE_HANDLER",
+    "UTRACE_KHANDLER",
     "UTRACE_STACKTRACE",
     "AlreadyThere",
     "Breakpoint",

@@ -10,18 +10,20 @@ from ptrace_uprobes.errors import BadSpec, MemoryFault
 from ptrace_uprobes.probe import Hit, Probe
 from ptrace_uprobes.utrace.handlers import Registration
 from ptrace_uprobes.utrace.log import Entry, Log
-from ptrace_uprobes.utrace.refusals import InvalidRequest
+from ptrace_uprobes.utrace.refusals import InvalidRequest, is_number
 
 __all__ = [
     "LONGEST_DATA",
     "UTRACE_GETDATA",
     "UTRACE_GETREGS",
     "UTRACE_HANDLER",
+    "UTRACE_KHANDLER",
     "UTRACE_STACKTRACE",
     "Breakpoint",
     "Logger",
     "Order",
     "Placed",
+    "checked_vaddr",
 ]
 
 UTRACE_GETDATA: Final = 0x1
@@ -32,6 +34,8 @@ UTRACE_STACKTRACE: Final = 0x4
 """Log the user stack up to the breakpoint."""
 UTRACE_HANDLER: Final = 0x8
 """Call the registered handler `name`."""
+UTRACE_KHANDLER: Final = UTRACE_HANDLER
+"""The proposal's name for it; there is no kernel in ours."""
 
 LONGEST_DATA: Final = 1 << 16
 _LOGGED: Final = UTRACE_GETDATA | UTRACE_GETREGS | UTRACE_STACKTRACE
@@ -83,7 +87,7 @@ class Order:
         cls, vaddr: int | str, request: int, name: str | None = None, length: int = 0
     ) -> Order:
         """Raises `InvalidRequest` (EINVAL). That the name is registered is asked later."""
-        if not _is_number(request) or request <= 0 or request & ~(_LOGGED | UTRACE_HANDLER):
+        if not is_number(request) or request <= 0 or request & ~(_LOGGED | UTRACE_HANDLER):
             raise InvalidRequest(f"a request is a bitmap of UTRACE_ bits, not {request!r}")
         if request & UTRACE_HANDLER and name is None:
             raise InvalidRequest("UTRACE_HANDLER needs the name of a registered handler")
@@ -91,20 +95,17 @@ class Order:
             raise InvalidRequest(
                 f"the name {name!r} is for UTRACE_HANDLER, which was not asked for"
             )
-        if not _is_number(length) or length < 0:
+        if not is_number(length) or length < 0:
             raise InvalidRequest(f"a length is a number of bytes, not {length!r}")
         if length and not request & UTRACE_GETDATA:
             raise InvalidRequest("a length is for UTRACE_GETDATA, which was not asked for")
         if length > LONGEST_DATA:
             raise InvalidRequest(f"at most {LONGEST_DATA} bytes are logged at a hit")
-        return cls(_checked_vaddr(vaddr), request, name, length)
+        return cls(checked_vaddr(vaddr), request, name, length)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _checked_vaddr(vaddr: int | str) -> int | str:
+def checked_vaddr(vaddr: int | str) -> int | str:
+    """Raises `InvalidRequest` for what can be no breakpoint's place."""
     if isinstance(vaddr, str):
         try:
             definition = parse_definition(vaddr)
@@ -115,7 +116,7 @@ def _checked_vaddr(vaddr: int | str) -> int | str:
                 f"{vaddr!r} is more than a place: what is recorded is said by the request"
             )
         return vaddr
-    if not _is_number(vaddr) or not 0 <= vaddr <= _LARGEST_ADDRESS:
+    if not is_number(vaddr) or not 0 <= vaddr <= _LARGEST_ADDRESS:
         raise InvalidRequest(f"{vaddr!r} is neither a virtual address nor a SPEC")
     return vaddr
 

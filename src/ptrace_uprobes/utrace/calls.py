@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from ptrace_uprobes.errors import NoSuchProcess
 from ptrace_uprobes.linux.process_info import read_status, started_at
-from ptrace_uprobes.utrace.breakpoint import Breakpoint, Order
+from ptrace_uprobes.utrace.breakpoint import Breakpoint, Order, checked_vaddr
 from ptrace_uprobes.utrace.log import Records
 from ptrace_uprobes.utrace.program import Program
-from ptrace_uprobes.utrace.refusals import InvalidRequest, NothingThere, with_errno
+from ptrace_uprobes.utrace.refusals import InvalidRequest, NothingThere, is_number, with_errno
 
 __all__ = [
     "utrace_addbp",
@@ -30,6 +31,16 @@ _UNREAD_KEPT: Final = 64
 # Taken for a moment only, and after a program's own lock where both are.
 _lock = threading.RLock()
 _programs: dict[int, Program] = {}
+
+
+def _begin_in_fork_child() -> None:
+    """Another thread may have held the lock, and the programs are the parent's."""
+    global _lock
+    _lock = threading.RLock()
+    _programs.clear()
+
+
+os.register_at_fork(after_in_child=_begin_in_fork_child)
 
 
 def utrace_addbp(
@@ -67,11 +78,15 @@ def utrace_rmbp(pid: int, vaddr: int | str) -> None:
     `vaddr` is what utrace_addbp or utrace_launch was given, or where that is in the process.
     A call of its handler that has begun is not waited for.
     """
+    checked_vaddr(vaddr)
     _in_program(pid, lambda program: program.remove(vaddr))
 
 
 def utrace_setbp(pid: int, vaddr: int | str, active: bool) -> None:
     """Make the breakpoint at `vaddr` active or inactive. ESRCH if there is none."""
+    checked_vaddr(vaddr)
+    if active not in (True, False) or not isinstance(active, int):
+        raise InvalidRequest(f"a breakpoint is active or not: True or False, not {active!r}")
     _in_program(pid, lambda program: program.switch(vaddr, active=bool(active)))
 
 
@@ -91,13 +106,15 @@ def utrace_launch(argv: Sequence[str], breakpoints: Iterable[tuple[object, ...]]
     itself in a program that is linked to a fixed one, and the same plus where the program
     was loaded in one that is not (PIE).
 
-    Errors are those of utrace_addbp, ENOENT and EACCES for a command that cannot be run.
+    Errors are those of utrace_addbp, and execve(2)'s for a command that cannot be run.
     Nothing of the program has run then. A name without a library is looked for in the
     program's own once they are loaded: if none has it, the program is ended before it runs,
     and utrace_read's iterator ends with EINVAL.
     """
     with with_errno():
         _check_command(argv)
+        if not isinstance(breakpoints, Iterable):
+            raise InvalidRequest(f"breakpoints are tuples in a list, not {breakpoints!r}")
         orders = [Order.parsed(arguments) for arguments in breakpoints]
         program = Program.launch(argv, orders)
     with _lock:
@@ -113,6 +130,8 @@ def utrace_read(pid: int, timeout: float | None = None) -> Records:
     then. With `timeout` it also ends when nothing comes for so many seconds: 0 gives what is
     there. The log is bounded: see `Record.lost`. ESRCH if nothing is known of the pid.
     """
+    if timeout is not None and not _is_duration(timeout):
+        raise InvalidRequest(f"a timeout is a number of seconds from 0 on, not {timeout!r}")
     program = _known(pid)
 
     def drained() -> None:
@@ -127,12 +146,12 @@ def _check_command(argv: object) -> None:
         raise InvalidRequest(f"a command is a list of strings, not {argv!r}")
 
 
-def _is_pid(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_duration(value: object) -> bool:
+    return (is_number(value) or isinstance(value, float)) and value >= 0  # type: ignore[operator]  # a number
 
 
 def _check_pid(pid: int) -> None:
-    if not _is_pid(pid):
+    if not is_number(pid):
         raise InvalidRequest(f"a pid is a number, not {pid!r}")
     if pid <= 0:
         raise NoSuchProcess(pid, "; a pid is a positive number")
@@ -156,8 +175,10 @@ def _program_to_probe(pid: int) -> Program:
 
 
 def _known(pid: int) -> Program:
+    if not is_number(pid):
+        raise InvalidRequest(f"a pid is a number, not {pid!r}")
     with _lock:
-        program = _programs.get(pid) if _is_pid(pid) else None
+        program = _programs.get(pid)
     if program is None:
         try:
             tgid = _process_of(pid)

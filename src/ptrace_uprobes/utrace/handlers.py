@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 
@@ -22,6 +23,17 @@ class Registration:
 
 _lock = threading.RLock()
 _registered: dict[str, Registration] = {}
+
+
+def _begin_in_fork_child() -> None:
+    """Another thread may have held the lock, and the breakpoints are the parent's."""
+    global _lock
+    _lock = threading.RLock()
+    for registration in _registered.values():
+        registration.users = 0
+
+
+os.register_at_fork(after_in_child=_begin_in_fork_child)
 
 
 def register_handler(name: str, function: Handler) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 import time
@@ -12,7 +13,7 @@ from typing import Final, NamedTuple
 
 from ptrace_uprobes.linux.ptrace_calls import USER_OFFSETS
 from ptrace_uprobes.unwind import Stack
-from ptrace_uprobes.utrace.refusals import with_errno
+from ptrace_uprobes.utrace.refusals import NothingThere, with_errno
 
 __all__ = ["LOG_BYTES", "Entry", "Log", "Record", "Records"]
 
@@ -99,6 +100,7 @@ class Log:
         self._size = 0
         self._lost = 0
         self._open = False
+        self._process = os.getpid()
         self._changed = threading.Condition()
         self.exit_status: int | None = None
         self.failure: BaseException | None = None
@@ -114,6 +116,10 @@ class Log:
 
     def take(self, timeout: float | None) -> Record | None:
         """The oldest record; None if there is none and will be none, or none in `timeout`."""
+        if os.getpid() != self._process:
+            raise NothingThere(f"the log is process {self._process}'s; this one was forked from it")
+        if timeout is not None and timeout > threading.TIMEOUT_MAX:
+            timeout = None
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._changed:
             while not self._entries:

@@ -133,7 +133,10 @@ class Program:
         """Where each breakpoint is now: an exec may have moved it."""
         where: dict[Placed, set[int]] = {placed: set() for placed in self._breakpoints}
         engine = self._engine
-        if engine is not None and where:
+        if engine is None:  # being launched: nothing has moved yet, and `explain` would run it
+            for placed, addresses in where.items():
+                addresses.update(site.address for site in placed.probes[0].sites)
+        elif where:
             owners = {probe: placed for placed in where for probe in placed.probes}
             for row in engine.explain():
                 if row.probe in owners:

@@ -37,6 +37,7 @@ __all__ = [
     "InvalidRequest",
     "NothingThere",
     "UtraceError",
+    "is_number",
     "with_errno",
 ]
 
@@ -81,6 +82,11 @@ class HandlerInUse(UtraceError):
     number = errno.EBUSY
 
 
+def is_number(value: object) -> bool:
+    """An integer, as arguments are checked: True is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 @contextmanager
 def with_errno() -> Iterator[None]:
     """Errors of the engine's leave with an errno: as they are where they are `OSError`s."""
@@ -95,10 +101,10 @@ def with_errno() -> Iterator[None]:
         error.errno = errno.EPERM
         raise
     except CommandNotFound as error:
-        error.errno = errno.ENOENT
+        error.errno = error.errno or errno.ENOENT
         raise
     except CommandNotExecutable as error:
-        error.errno = errno.EACCES
+        error.errno = error.errno or errno.EACCES
         raise
     except UnsupportedTracee as error:
         raise CannotBeTraced(str(error)) from error

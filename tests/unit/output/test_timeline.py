@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptrace_uprobes.output.timeline import MergeReport, NotATrace, merge
+from ptrace_uprobes.output.timeline import _NO_TRACE, MergeReport, NotATrace, merge
 
 HEADER = "# tracer: nop\n#\n#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION\n"
 
@@ -164,6 +164,30 @@ def test_a_trace_that_goes_back_in_time_keeps_its_order_and_is_doubted() -> None
     assert "goes back in time at 1 of its lines" in report.doubts()[0]
 
 
+SUMMARY = "2 hits, 0 missed; exit status 0\n  write  2 hits\n"
+
+
+@pytest.mark.parametrize(
+    ("trace", "hits"),
+    [
+        (hit("1.000000") + hit("2.000000") + SUMMARY, hit("7.000000")),  # another run's
+        (hit("1.000000") + hit("2.000000"), hit("1.000000") + hit("2.000000")),  # cut short
+        (HEADER + event("0.500000") + hit("1.000000"), hit("1.000000") + SUMMARY),  # merged
+        (json_hit(1), json_hit(1)),
+        (json_hit(1), hit("1.000000")),
+    ],
+)
+def test_hits_in_place_of_the_trace_are_refused(trace: str, hits: str) -> None:
+    with pytest.raises(NotATrace, match="a file of hits"):
+        merged(trace, hits)
+
+
+def test_a_trace_that_was_merged_takes_the_hits_of_another_run_too() -> None:
+    trace = HEADER + event("1.000000") + hit("2.000000") + SUMMARY
+    text, _ = merged(trace, hit("3.000000"))
+    assert text == trace + hit("3.000000")
+
+
 @pytest.mark.parametrize(
     ("magic", "words"),
     [(b"\x17\x08\x44tracing6", "trace-cmd report"), (b"PERFILE2", "perf script")],
@@ -210,7 +234,7 @@ def test_memory_does_not_grow_with_the_files() -> None:
     trace=st.lists(
         st.one_of(
             st.integers(0, 10**7).map(lambda n: event(f"{n // 10**6}.{n % 10**6:06d}").encode()),
-            st.binary(max_size=80),
+            st.binary(max_size=80).filter(lambda data: not data.startswith(tuple(_NO_TRACE))),
         ),
         max_size=8,
     ),
