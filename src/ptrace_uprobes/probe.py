@@ -48,7 +48,7 @@ class Registers(UserRegs):  # type: ignore[misc]  # the binding has no type info
 class SiteCount:
     """The hits of one probe at one place. Incremented by the engine only."""
 
-    __slots__ = ("address", "hits", "label", "missed", "module", "probe")
+    __slots__ = ("address", "hits", "label", "missed", "module", "probe", "unreturned")
 
     def __init__(self, probe: Probe, label: str, address: VirtAddr, module: str) -> None:
         self.probe = probe
@@ -57,6 +57,13 @@ class SiteCount:
         self.module = module
         self.hits = 0
         self.missed = 0
+        self.unreturned = 0
+
+    def lose_return(self, cause: str) -> None:
+        """For the engine: one call will not return."""
+        self.unreturned += 1
+        causes = self.probe.unreturned_causes
+        causes[cause] = causes.get(cause, 0) + 1
 
     def __repr__(self) -> str:
         return f"SiteCount({self.label!r}, {self.address:#x}, hits={self.hits})"
@@ -185,10 +192,6 @@ class Probe:
     def miss(self, cause: str) -> None:
         """For the engine: one execution was not delivered."""
         self.missed_causes[cause] = self.missed_causes.get(cause, 0) + 1
-
-    def lose_return(self, cause: str) -> None:
-        """For the engine: one call will not return."""
-        self.unreturned_causes[cause] = self.unreturned_causes.get(cause, 0) + 1
 
 
 class Hit:

@@ -176,7 +176,7 @@ class HitRunner:
             if state.max_hits:
                 if state.total_hits >= state.max_hits:
                     for lost in counts[index : len(calls)]:
-                        lost.probe.lose_return(STILL_ACTIVE)
+                        lost.lose_return(STILL_ACTIVE)
                     break
                 state.total_hits += 1
             count.hits += 1

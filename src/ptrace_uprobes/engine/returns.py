@@ -70,7 +70,7 @@ class ActiveCall:
         if self.inherited:
             return
         for count in self.counts:
-            count.probe.lose_return(why)
+            count.lose_return(why)
 
 
 class Returns:
@@ -271,10 +271,11 @@ class Returns:
         tables += [record.goroutine_calls for record in records.values() if record is not None]
         for calls in (calls for table in tables for calls in table.values()):
             for call in calls:
-                if any(count.probe is probe for count in call.counts):
+                lost = [count for count in call.counts if count.probe is probe]
+                if lost:
                     call.counts = tuple(c for c in call.counts if c.probe is not probe)
                     if not call.inherited:
-                        probe.lose_return(STILL_ACTIVE)
+                        lost[0].lose_return(STILL_ACTIVE)
 
     @staticmethod
     def inherit(child: Thread, parent: Thread) -> None:

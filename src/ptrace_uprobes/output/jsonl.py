@@ -11,7 +11,7 @@ from ptrace_uprobes.engine import SitePlan
 from ptrace_uprobes.output.printable import without_bytes
 from ptrace_uprobes.output.recorded import REGISTERS, data_of
 from ptrace_uprobes.output.request import NOTHING, Request
-from ptrace_uprobes.output.summary import ProbeSummary, Summary
+from ptrace_uprobes.output.summary import ProbeSummary, SiteSummary, Summary
 from ptrace_uprobes.output.threads import ThreadFacts
 from ptrace_uprobes.probe import Hit
 
@@ -145,7 +145,12 @@ def _probe(probe: ProbeSummary) -> dict[str, object]:
     if probe.unreturned is not None:
         record["unreturned"] = probe.unreturned
     if probe.sites:
-        record["sites"] = {
-            site.name: {"hits": site.hits, "missed": site.missed} for site in probe.sites
-        }
+        record["sites"] = {site.name: _site(site) for site in probe.sites}
+    return record
+
+
+def _site(site: SiteSummary) -> dict[str, int]:
+    record = {"hits": site.hits, "missed": site.missed}
+    if site.unreturned is not None:
+        record["unreturned"] = site.unreturned
     return record

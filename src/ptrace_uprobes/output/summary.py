@@ -21,6 +21,8 @@ class SiteSummary:
     name: str
     hits: int
     missed: int
+    unreturned: int | None = None
+    """Of a return probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +118,15 @@ def _sites_of(probe: Probe) -> tuple[SiteSummary, ...]:
     modules_of_label = Counter(label for label, _ in places)
     hits: Counter[str] = Counter()
     missed: Counter[str] = Counter()
+    unreturned: Counter[str] = Counter()
     for site in probe.sites:
         ambiguous = modules_of_label[site.label] > 1
         name = f"{basename(site.module)}:{site.label}" if ambiguous else site.label
         hits[name] += site.hits
         missed[name] += site.missed
-    return tuple(SiteSummary(name, hits[name], missed[name]) for name in hits)
+        unreturned[name] += site.unreturned
+    is_return = probe.definition.is_return
+    return tuple(
+        SiteSummary(name, hits[name], missed[name], unreturned[name] if is_return else None)
+        for name in hits
+    )

@@ -73,12 +73,13 @@ def _causes(causes: Mapping[str, int]) -> str:
 def _sites(probe: ProbeSummary) -> list[str]:
     """The places that were hit, most hits first; their number is in the line above."""
     hit = sorted(
-        (site for site in probe.sites if site.hits or site.missed),
+        (site for site in probe.sites if site.hits or site.missed or site.unreturned),
         key=lambda site: (-site.hits, site.name),
     )
     lines = []
     for site in hit[:_SITES_SHOWN]:
         missed = f", {site.missed} missed" if site.missed else ""
+        missed += f", {site.unreturned} unreturned" if site.unreturned else ""
         lines.append(f"    {site.hits:>10}  {printable(site.name)}{missed}")
     if len(hit) > _SITES_SHOWN:
         rest = sum(site.hits for site in hit[_SITES_SHOWN:])

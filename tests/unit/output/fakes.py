@@ -123,6 +123,7 @@ class FakeSite:
     module: str
     hits: int
     missed: int = 0
+    unreturned: int = 0
 
 
 @dataclass(frozen=True, eq=False)

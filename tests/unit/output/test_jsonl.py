@@ -192,6 +192,21 @@ def test_a_summary_record_of_a_glob_has_its_total_and_each_place() -> None:
     }
 
 
+def test_of_a_return_probe_each_place_says_how_many_calls_did_not_return() -> None:
+    sites = FakeSite("memcpy", "/libc.so.6", 7), FakeSite("memcmp", "/libc.so.6", 0, 0, 2)
+    probe = a_probe("libc:mem*%return", *sites, unreturned_causes={"its thread ended": 2})
+    record = json.loads(JsonLinesFormat().summary(summarize(a_result(probe), [probe], "auto")))
+    assert record["probes"]["libc:mem*%return"] == {
+        "hits": 7,
+        "missed": 0,
+        "unreturned": 2,
+        "sites": {
+            "memcpy": {"hits": 7, "missed": 0, "unreturned": 0},
+            "memcmp": {"hits": 0, "missed": 0, "unreturned": 2},
+        },
+    }
+
+
 def test_a_glob_that_matched_one_place_still_names_it() -> None:
     probe = a_probe("libc:mallo?", FakeSite("malloc", "/libc.so.6", 7))
     record = json.loads(JsonLinesFormat().summary(summarize(a_result(probe), [probe], "auto")))
