@@ -86,4 +86,4 @@ def reference() -> CLoop:
     return CLoop("skip")
 
 
-LOOPS = tuple(CLoop(mode) for mode in ("skip", "step", "reinsert"))
+LOOPS = tuple(CLoop(mode) for mode in ("skip", "peek", "step", "reinsert"))
