@@ -80,7 +80,7 @@ def cost_bars(entries: Sequence[Entry], title: str, path: Path) -> None:
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * 2.5)
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(fontsize=8, loc="upper right")  # the shortest bars are on top
     _plain(axes)
     _save(figure, path)
 
@@ -129,7 +129,7 @@ def shares(parts: Mapping[str, Mapping[str, float]], title: str, path: Path) -> 
     """Stacked bars: for each file the share of each plan, 0 to 1."""
     names = sorted({name for part in parts.values() for name in part})
     hatches = ("", "////", "....", "xxxx", "----")
-    figure = Figure(figsize=(7, 0.9 + 0.4 * len(parts)), layout="constrained")
+    figure = Figure(figsize=(7, 1.5 + 0.4 * len(parts)), layout="constrained")
     axes = figure.add_subplot()
     for position, part in enumerate(parts.values()):
         left = 0.0
@@ -147,8 +147,9 @@ def shares(parts: Mapping[str, Mapping[str, float]], title: str, path: Path) -> 
             left += width
     axes.set_yticks(range(len(parts)), list(parts), fontsize=8)
     axes.set_xlabel("share of the functions' first instructions (%)")
-    axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, ncols=len(names), loc="lower right")
+    axes.legend(
+        title=title, fontsize=8, ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
     _plain(axes)
     _save(figure, path)
 

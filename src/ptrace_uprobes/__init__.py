@@ -96,13 +96,20 @@ _HOMES = {
     ),
 }
 
+_MODULES = ("errors", "utrace")
+
 if not TYPE_CHECKING:  # or any name would be one to mypy
 
     def __getattr__(name: str) -> object:
         """A public name, imported when it is first asked for (PEP 562)."""
+        if name in _MODULES:
+            return importlib.import_module(f"{__name__}.{name}")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         home = next((home for home, names in _HOMES.items() if name in names), "errors")
         found: object = getattr(importlib.import_module(f"{__name__}.{home}"), name)
         globals()[name] = found
         return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_MODULES})

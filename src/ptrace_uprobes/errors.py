@@ -37,11 +37,26 @@ __all__ = [
 ]
 
 
+def _again(kind: type[UprobesError], args: tuple[object, ...], facts: dict[str, object]) -> object:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    for name, value in facts.items():
+        setattr(error, name, value)
+    return error
+
+
 class UprobesError(Exception):
     """The root: something that the user asked for cannot be had."""
 
     exit_status = 1
     """What the command exits with when this error ends it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """For pickle, as between processes: leaves are made of facts, not of their text."""
+        facts = dict(self.__dict__)
+        if isinstance(self, OSError):
+            facts.update(errno=self.errno, strerror=self.strerror)
+        return _again, (type(self), self.args, facts)
 
 
 class UsageError(UprobesError):

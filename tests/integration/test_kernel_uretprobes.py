@@ -50,6 +50,7 @@ CASES = [
     Case(_TAIL, ("10", "10"), RIGHT, ("-O2",), ("forward", "goal", "is_even", "is_odd")),
     Case(_TAIL, ("10", "200"), LOSES, ("-O2",), ("is_even", "is_odd")),
     Case(_TAIL, ("10", "1"), LOSES, ("-O2",), ("locked",)),
+    Case("returns_jumps.c", ("5",), RIGHT, ("-O2",), ("itself", "chooses", "walks")),
     *(
         Case("returns_longjmp.c", (mode,), RIGHT)
         for mode in ("depths", "frames", "handler", "stack")

@@ -196,6 +196,7 @@ def test_children_that_are_followed_return_as_well(program: Path) -> None:
 CASES = (
     ("returns_recursion.c", ("10000", "2")),
     ("returns_tail_calls.c", ("20", "50")),
+    ("returns_jumps.c", ("5",)),
     ("returns_longjmp.c", ("depths", "20")),
     ("returns_longjmp.c", ("frames", "20")),
     ("returns_longjmp.c", ("handler", "20")),
@@ -231,7 +232,11 @@ CASES = (
 def test_returns_agree_with_the_program_that_counts_them_itself(
     source: str, arguments: tuple[str, ...]
 ) -> None:
-    flags = {"returns_tail_calls.c": ("-O2",), "returns_exceptions.cc": ("-lstdc++",)}
+    flags = {
+        "returns_tail_calls.c": ("-O2",),
+        "returns_jumps.c": ("-O2",),
+        "returns_exceptions.cc": ("-lstdc++",),
+    }
     command: list[str | Path] = [build_target(source, *flags.get(source, ())), *arguments]
     plain = run_plain(command)
     before = parse_report(plain.stdout.decode())
@@ -270,12 +275,12 @@ def test_returns_agree_in_a_program_without_symbols_or_shared_libraries(
 
 
 def test_what_returns_into_a_probed_function_ends_one_call_and_begins_another() -> None:
-    names = ("inner", "below")
+    names = ("inner", "below", "outer", "nested", "stepper")
     specs = [spec for name in names for spec in (name, f"{name}%return")]
     run = run_probed([build_target("returns_assembly.S")], specs)
     assert (run.outcome.status, run.outcome.stdout) == (3, b"says hello world\n")
-    assert [run.hits[name] for name in names] == [1, 2]
-    assert [run.hits[f"{name}%return"] for name in names] == [1, 2]
+    assert [run.hits[name] for name in names] == [1, 2, 3, 3, 6]
+    assert [run.hits[f"{name}%return"] for name in names] == [1, 2, 3, 3, 6]
 
 
 def test_a_word_that_is_no_return_address_gets_no_trap() -> None:

@@ -38,11 +38,12 @@ class Boundaries:
             name, size = symbol.name, symbol.size
         else:
             # Stripped files still say how to unwind, and so where functions begin.
-            begin = tables_of(module.image).start_of(at)
-            if begin is None:
+            extent = tables_of(module.image).extent_of(at)
+            if extent is None:
                 return
+            begin, end = extent
             offset = at - begin
-            name, size = f"{module.name}+{begin:#x}", 0
+            name, size = f"{module.name}+{begin:#x}", end - begin
         if offset == 0 or offset > _LONGEST_FUNCTION:
             return
         start = VirtAddr(address - offset)

@@ -21,6 +21,7 @@ from ptrace_uprobes.engine.boundaries import Boundaries
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.errors import BadAddress
 from ptrace_uprobes.symbols.modules import Module
+from ptrace_uprobes.unwind.history import SP
 from ptrace_uprobes.unwind.tables import tables_of
 from ptrace_uprobes.unwind.without_cfi import is_signal_trampoline
 
@@ -30,6 +31,8 @@ _CALL_REL32: Final = 0xE8
 _MOST_INSTRUCTIONS: Final = 4096
 """Looked at, 12 µs each, before the answer is `PERHAPS`."""
 _LONGEST_FUNCTION: Final = 1 << 16
+_XBEGIN: Final = 0xC7
+_STUB_SIZE: Final = 16
 _LAST: Final = frozenset(("jmp", "ret", "call", "ud2", "hlt", "int3"))
 _INDIRECT: Final = 0xFF
 _JUMP: Final = 4
@@ -47,9 +50,10 @@ class Reach(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Exits:
-    """The jumps out of a function."""
+    """Where a function's jumps lead."""
 
-    targets: frozenset[int]
+    inside: frozenset[int]
+    outside: frozenset[int]
     unknown: bool
 
 
@@ -63,6 +67,10 @@ def why_nothing_returns_to(
     if module is not None:
         if not module.image.is_instructions(module.to_elf(address)):
             return "what stands where its return address should be is the address of data"
+        target = called_directly(record, address)
+        callee = record.module_at(target) if target is not None else None
+        if callee is not None and _begins_function(callee, VirtAddr(target or 0)):
+            return None  # nothing but a call looks like that, and it costs no decoding
         try:
             boundaries.check(record, module, address)
         except BadAddress:
@@ -77,11 +85,20 @@ def why_nothing_returns_to(
     return "what stands where its return address should be is not behind a call"
 
 
-def _is_described(module: Module, address: VirtAddr) -> bool:
-    """Whether the file itself says that a function is there."""
+def _begins_function(module: Module, address: VirtAddr) -> bool:
+    """Whether the file itself says that a function, or a stub for one, begins there."""
     at = module.to_elf(address)
     found = module.image.symbol_at(at)
-    return (found is not None and found[1] == 0) or tables_of(module.image).start_of(at) is not None
+    if found is not None and found[1] == 0:
+        return True
+    stub = module.image.stub_at(at)
+    return (stub is not None and stub[1] == 0) or tables_of(module.image).start_of(at) == at
+
+
+def _is_described(module: Module, address: VirtAddr) -> bool:
+    """Whether the file itself says that a function is there."""
+    described = tables_of(module.image).start_of(module.to_elf(address))
+    return described is not None or _begins_function(module, address)
 
 
 def called_directly(record: SpaceRecord, return_address: int) -> int | None:
@@ -123,10 +140,10 @@ def _reach(record: SpaceRecord, function: int, goal: int) -> Reach:
             continue
         left -= len(instructions)
         exits = _exits(record, instructions, *extent)
-        if goal in exits.targets:
+        if goal in exits.inside or goal in exits.outside:
             return Reach.YES
         perhaps = perhaps or exits.unknown
-        waiting.extend(exits.targets)
+        waiting.extend(exits.outside)
     return Reach.PERHAPS if perhaps else Reach.NEVER
 
 
@@ -143,7 +160,7 @@ def _extent(record: SpaceRecord, address: int) -> tuple[int, int] | None:
     described = tables_of(module.image).extent_of(at)
     # One entry describes the whole linkage table.
     if described is None or module.image.stub_at(at) is not None:
-        return address, address + 16
+        return address, address + _STUB_SIZE
     return described[0] + module.bias, described[1] + module.bias
 
 
@@ -168,24 +185,52 @@ def _instructions(record: SpaceRecord, begin: int, end: int, most: int) -> list[
 
 
 def _exits(record: SpaceRecord, instructions: list[Instruction], begin: int, end: int) -> _Exits:
-    targets: set[int] = set()
+    inside: set[int] = set()
+    outside: set[int] = set()
     unknown = False
+    falls_through = False
     for one in instructions:
+        if falls_through:
+            inside.add(one.address)  # where another function may begin as well
+        falls_through = not _ends_here(one)
         if is_relative_branch(one.encoding):
-            is_call_or_xbegin = one.encoding.opcode in (_CALL_REL32, 0xC7)
-            if not is_call_or_xbegin and not begin <= one.branch_target < end:
-                targets.add(one.branch_target)
-        elif _is_indirect_jump(one):
-            word = b""
-            if one.encoding.is_rip_relative:
-                word = record.traps.read_some(one.memory_target, 8)
-            if len(word) == 8:
-                targets.add(int.from_bytes(word, "little"))
-            else:
-                unknown = True
-    if instructions and not _ends_here(instructions[-1]):
-        targets.add(end)
-    return _Exits(frozenset(targets), unknown)
+            if one.encoding.opcode not in (_CALL_REL32, _XBEGIN):
+                target = one.branch_target
+                (inside if begin <= target < end else outside).add(target)
+        elif _is_indirect_jump(one) and _may_leave(record, one):
+            stored, certain = _stored_target(record, one)
+            if stored is not None:
+                outside.add(stored)
+            unknown = unknown or not certain
+    if instructions and falls_through:
+        outside.add(end)
+    return _Exits(frozenset(inside), frozenset(outside), unknown)
+
+
+def _may_leave(record: SpaceRecord, jump: Instruction) -> bool:
+    """Whether an indirect jump can be a tail call: there the stack is as at the entry. A switch's
+    jump in a function with a frame is none, by what the file's CFI says of the frame."""
+    module = record.module_at(jump.address)
+    if module is None:
+        return True
+    row = tables_of(module.image).row_at(module.to_elf(jump.address))
+    return isinstance(row, str) or (row.cfa_register, row.cfa_offset) == (SP, 8)
+
+
+def _stored_target(record: SpaceRecord, jump: Instruction) -> tuple[int | None, bool]:
+    """Where a jump through a word of memory goes, and whether it always goes there."""
+    if not jump.encoding.is_rip_relative:
+        return None, False
+    word = record.traps.read_some(jump.memory_target, 8)
+    mapping = record.mapping_at(jump.memory_target)
+    if len(word) != 8 or mapping is None:
+        return None, False
+    target = int.from_bytes(word, "little")
+    module = record.module_at(jump.address)
+    is_stub = module is not None and module.image.stub_at(module.to_elf(jump.address)) is not None
+    # A linkage table's word changes once: while it leads back into the table, it has led nowhere.
+    is_bound = is_stub and not 0 <= target - jump.address < _STUB_SIZE
+    return target, is_bound or not mapping.is_writable
 
 
 def _ends_here(last: Instruction) -> bool:

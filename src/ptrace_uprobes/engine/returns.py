@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ptrace_uprobes.addresses import VirtAddr
-from ptrace_uprobes.engine.flow import Reach, called_directly, reach_by_jumps
+from ptrace_uprobes.engine.flow import Reach, reach_by_jumps
 from ptrace_uprobes.engine.go_runtime import goroutine_frame
 from ptrace_uprobes.engine.landings import Landings
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
@@ -162,14 +162,9 @@ class Returns:
         """
         if outer.return_address != inner.return_address or outer.suspect:
             return False
-        same = outer.function == inner.function
-        if placed.in_go and same:
+        if placed.in_go and outer.function == inner.function:
             return False
-        reach = reach_by_jumps(record, outer.function, inner.function)
-        if reach is Reach.PERHAPS and same:
-            # The likelier: that the call which can be seen there was executed once more.
-            return called_directly(record, inner.return_address) != inner.function
-        return reach is not Reach.NEVER
+        return reach_by_jumps(record, outer.function, inner.function) is not Reach.NEVER
 
     def _watch(self, space: AddressSpace, address: int, placed: PlacedSite) -> str | None:
         """Put a trap at a return address; what is in the way, if it cannot be."""
