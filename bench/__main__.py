@@ -7,11 +7,16 @@ bench-results/TIME/. Nothing of a run outlives it: no process, no probe in the k
 from __future__ import annotations
 
 import datetime
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from tests.support.build import cache_dir
 
 from bench.contestants.kernel_uprobe import remove_our_events
 from bench.machine import describe
@@ -28,21 +33,44 @@ def main(arguments: list[str]) -> int:
         folder.mkdir(exist_ok=True)
         results.touch()
     except OSError as error:
-        print(f"bench: error: cannot write {results}: {error.strerror}", file=sys.stderr)
-        return 1
-    print(describe(), flush=True)
+        return _fail(f"cannot write {results}: {error.strerror}")
+    with open(cache_dir() / "bench.lock", "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            results.unlink()
+            return _fail("another run measures on this machine, and each would disturb the other")
+        print(describe(), flush=True)
+        with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
+            return _measure(arguments, results, Path(temporary) / "results.json")
+
+
+def _measure(arguments: list[str], results: Path, taken: Path) -> int:
+    """Results are taken in a temporary place: a disk that is full by then must not cost them."""
     measure = [sys.executable, "-m", "pytest", str(_HERE), "-q", "-rs", "-p", "no:cacheprovider"]
-    options = [f"--benchmark-json={results}", f"--benchmark-columns={_COLUMNS}"]
+    options = [f"--benchmark-json={taken}", f"--benchmark-columns={_COLUMNS}"]
     try:
         status = _wait([*measure, *options, *arguments])
     finally:
         remove_our_events()
-    if results.stat().st_size == 0:
-        results.unlink()
-        print("bench: error: no results were written", file=sys.stderr)
-        return status or 1
-    report = [sys.executable, "-m", "bench.report", str(results), "--output", str(folder / stamp)]
-    return status or _wait(report)
+    if not taken.exists() or taken.stat().st_size == 0:
+        results.unlink(missing_ok=True)
+        return _fail("no results were written")
+    try:
+        shutil.copyfile(taken, results)
+    except OSError as error:
+        kept = Path(tempfile.gettempdir()) / f"ptrace-uprobes-bench-{results.name}"
+        shutil.copyfile(taken, kept)
+        return _fail(f"cannot write {results}: {error.strerror}; the results are in {kept}")
+    report = [sys.executable, "-m", "bench.report", str(results)]
+    # Also of a run with failures: it says what is missing.
+    written = _wait([*report, "--output", str(results.with_suffix(""))])
+    return status or written
+
+
+def _fail(why: str) -> int:
+    print(f"bench: error: {why}", file=sys.stderr)
+    return 1
 
 
 def _wait(command: list[str]) -> int:

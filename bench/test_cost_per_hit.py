@@ -1,5 +1,5 @@
-"""What one hit costs, instruction by instruction: each of our plans, the kernel's uprobe, and the
-plain-C loops that bound what ptrace can do."""
+"""What one hit costs, instruction by instruction: each of our plans, and the kernel's uprobe by
+each front of it. At one instruction also the plain-C loops that bound what ptrace can do."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from bench.contest import Measurement, Plan, run_contest
 from bench.contestants.contestant import Contestant
+from bench.contestants.kernel_fronts import Bpftrace, PerfStat
 from bench.contestants.kernel_uprobe import TracefsUprobe
 from bench.contestants.ours import Ours
 from bench.contestants.plain import LOOPS, NoProbe
@@ -20,11 +21,15 @@ pytestmark = pytest.mark.benchmark(timer=CLOCK)
 
 _CONTESTANTS: tuple[Contestant, ...] = (
     NoProbe(),
-    *LOOPS,
     *(Ours("count", mechanism) for mechanism in ("boost", "emulate", "step")),
     TracefsUprobe(),
+    PerfStat(),
+    Bpftrace(),
 )
-_QUICK_SITES = ("nop", "push", "load", "nop5")
+_LOOPS_AT = "endbr"
+"""The one instruction that the loops know."""
+_QUICK_SITES = ("endbr", "nop", "load", "nop5")
+_NOT_IN_QUICK = (PerfStat.name, Bpftrace().name)
 
 
 @functools.cache
@@ -37,12 +42,24 @@ def _contest(
     return run_contest(contestants, SITES[site], Task.COUNT, one_cpu(), plan, show)
 
 
-@pytest.mark.parametrize("contestant", [each.name for each in _CONTESTANTS])
+def _of(site: str) -> tuple[Contestant, ...]:
+    return (*LOOPS, *_CONTESTANTS) if site == _LOOPS_AT else _CONTESTANTS
+
+
+def _is_quick(site: str, contestant: Contestant) -> bool:
+    return site in _QUICK_SITES and contestant.name not in _NOT_IN_QUICK
+
+
 @pytest.mark.parametrize(
-    "site",
+    ("site", "contestant"),
     [
-        pytest.param(site, marks=[] if site in _QUICK_SITES else [pytest.mark.full_only])
+        pytest.param(
+            site,
+            each.name,
+            marks=[] if _is_quick(site, each) else [pytest.mark.full_only],
+        )
         for site in SITES
+        for each in _of(site)
     ],
 )
 def test_instruction(
@@ -53,10 +70,11 @@ def test_instruction(
     book: Callable[..., None],
     chosen: Callable[[Sequence[Contestant]], tuple[Contestant, ...]],
 ) -> None:
-    result = _contest(chosen(_CONTESTANTS), site, plan, progress)[contestant]
+    place = SITES[site]
+    result = _contest(chosen(_of(site)), site, plan, progress)[contestant]
     book(
         result,
-        f"one hit at: {SITES[site].instruction}",
-        instruction=SITES[site].instruction,
-        kernel_name=SITES[site].kernel_name,
+        f"one hit at: {place.instruction}",
+        instruction=place.instruction,
+        kernel_name=place.kernel_name,
     )

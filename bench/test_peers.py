@@ -27,6 +27,8 @@ from bench.replay import CLOCK
 pytestmark = pytest.mark.benchmark(timer=CLOCK)
 
 _SITE = "nop5"
+_RETURN_SITES = ("nop", "push", "ret", "nop5")
+"""Those of the kernel's own uretprobe benchmarks."""
 _IN_QUICK: tuple[Contestant, ...] = (
     Ours(),
     Gdb("python"),
@@ -59,9 +61,15 @@ _RETURNS: tuple[Contestant, ...] = (
 _PLACEMENTS = {place.name: place for place in placements()}
 
 
+def _inside(contestant: Contestant) -> bool:
+    """It works within the program, or the kernel."""
+    return contestant.stops_per_hit == 0.0
+
+
 @functools.cache
 def _contest(
     contestants: tuple[Contestant, ...],
+    site: str,
     task: Task,
     placement: Placement,
     plan: Plan,
@@ -70,7 +78,7 @@ def _contest(
     def show(text: str) -> None:
         progress(f"{task.value}, {placement.name}: {text}")
 
-    return run_contest(contestants, SITES[_SITE], task, placement, plan, show)
+    return run_contest(contestants, SITES[site], task, placement, plan, show)
 
 
 def _names(contestants: tuple[Contestant, ...]) -> list[object]:
@@ -93,6 +101,7 @@ def _names(contestants: tuple[Contestant, ...]) -> list[object]:
         )
         for place in _PLACEMENTS
         for task in (Task.COUNT, Task.ARGUMENT)
+        if task is Task.COUNT or place == "one CPU"
     ],
 )
 def test_peer(
@@ -104,15 +113,27 @@ def test_peer(
     book: Callable[..., None],
     chosen: Callable[[Sequence[Contestant]], tuple[Contestant, ...]],
 ) -> None:
-    result = _contest(chosen(_CONTESTANTS), task, _PLACEMENTS[placement], plan, progress)[
-        contestant
-    ]
+    place = _PLACEMENTS[placement]
+    tools = tuple(
+        each for each in _CONTESTANTS if place.tracer == place.tracee or not _inside(each)
+    )
+    if contestant not in {each.name for each in tools}:
+        pytest.skip("it has no tracer that could be on another CPU")
+    result = _contest(chosen(tools), _SITE, task, place, plan, progress)[contestant]
     what = "the hits counted" if task is Task.COUNT else "the first argument read"
     book(result, f"peers: {what}, {placement}", kind="peer")
 
 
 @pytest.mark.parametrize("contestant", _names(_RETURNS))
+@pytest.mark.parametrize(
+    "site",
+    [
+        pytest.param(site, marks=[] if site == _SITE else [pytest.mark.full_only])
+        for site in _RETURN_SITES
+    ],
+)
 def test_return(
+    site: str,
     contestant: str,
     plan: Plan,
     progress: Callable[[str], None],
@@ -120,5 +141,6 @@ def test_return(
     chosen: Callable[[Sequence[Contestant]], tuple[Contestant, ...]],
 ) -> None:
     place = _PLACEMENTS["one CPU"]
-    result = _contest(chosen(_RETURNS), Task.COUNT, place, plan, progress)[contestant]
-    book(result, "peers: a call and its return (uretprobe-nop5), one CPU", kind="return")
+    result = _contest(chosen(_RETURNS), site, Task.COUNT, place, plan, progress)[contestant]
+    what = f"a call and its return, the function begins with `{SITES[site].instruction}`"
+    book(result, f"peers: {what} (uretprobe-{site}), one CPU", kind="return")

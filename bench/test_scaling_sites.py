@@ -48,7 +48,7 @@ _WARM_UP = 200
 _BUDGET = 40.0
 _EVENT = f"sites_{os.getpid()}"
 """Of a name that nobody else has: uprobe_profile tells no group."""
-_GROUP = "pu_bench_scaling"
+_GROUP = f"pu_bench_scaling_{os.getpid()}"
 _ONE, _ALL, _KERNEL = "one of them is hit", "all are hit in turn", "kernel uprobe, one is hit"
 _POINTS = [
     pytest.param(

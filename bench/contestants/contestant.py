@@ -19,12 +19,16 @@ from bench.job import Job, Task, sites_program
 __all__ = ["Command", "Contestant", "Counted", "NotMeasured", "Outcome", "last_number"]
 
 ROOT = Path(__file__).resolve().parents[2]
-BOUND_SECONDS = 60.0
+BOUND_SECONDS = 20.0
 """A run that takes longer hangs, for us."""
 
 
 class NotMeasured(Exception):
     """Why there is no figure: what the report says in its place."""
+
+
+class _Hung(NotMeasured):
+    """It was given `BOUND_SECONDS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,10 @@ def last_number(name: str, text: str) -> int | None:
     """N of the last line `NAME N` in `text`."""
     found = re.findall(rf"^{name} (\d+)\s*$", text, re.MULTILINE)
     return int(found[-1]) if found else None
+
+
+_hung: dict[str, str] = {}
+"""Tools that did not come back once: they are not waited for again."""
 
 
 class Contestant(ABC):
@@ -99,6 +107,8 @@ class Contestant(ABC):
 
     def run(self, job: Job) -> Outcome:
         """One run, its count checked against the truth; raises `NotMeasured`."""
+        if self.name in _hung:
+            raise NotMeasured(_hung[self.name])
         with tempfile.TemporaryDirectory(prefix="bench-") as name, self.prepared(job):
             folder = Path(name)
             report = folder / "report"
@@ -110,7 +120,11 @@ class Contestant(ABC):
                 str(job.placement.tracee),
             ]
             command = self.command(job, target, folder)
-            printed = _run_bounded(command, job.placement.tracer, report)
+            try:
+                printed = _run_bounded(command, job.placement.tracer, report)
+            except _Hung as hung:
+                _hung[self.name] = str(hung)
+                raise
             text = report.read_text() if report.exists() else ""
             nanoseconds = last_number("nanoseconds", text)
             if nanoseconds is None:
@@ -147,7 +161,7 @@ def _run_bounded(command: Command, cpu: int, report: Path) -> str:
         try:
             process.wait(BOUND_SECONDS)
         except subprocess.TimeoutExpired:
-            raise NotMeasured(f"hung after {BOUND_SECONDS:.0f} s") from None
+            raise _Hung(f"hung after {BOUND_SECONDS:.0f} s") from None
         finally:
             _end(process, report)
         output.seek(0)

@@ -155,9 +155,10 @@ def _peers(results: Results, drawn: _Pictures) -> str:
         return ""
     head = (
         "## Beside every tool that a user could pick\n\n"
-        "All at the same five-byte nop of the same program, each count checked against the"
-        " program's own. Tools without a stop run inside of the program; ltrace and uftrace always"
-        " trace the return as well."
+        "All at the same five-byte nop of the same program (uftrace: of one that is built for it),"
+        " each count checked against the program's own. Tools without a stop run inside of the"
+        " program; ltrace and uftrace always trace the return as well; tracefs also records each"
+        " hit in a buffer."
     )
     return "\n\n".join((head, *parts))
 
@@ -171,6 +172,13 @@ def _work(results: Results) -> str:
     return "\n\n".join(("## What is done at a hit", *parts)) if parts else ""
 
 
+_PRIMITIVES = {
+    "system_call": "a system call",
+    "switch": "a switch to another process, with a read and a write of a pipe",
+    "trap": "an int3 that the program's own signal handler serves, sigreturn included",
+}
+
+
 def _anatomy(results: Results) -> str:
     layers = sorted(results.of_kind("layer"), key=lambda entry: int(entry.facts["layer"]))
     if not layers:
@@ -179,11 +187,14 @@ def _anatomy(results: Results) -> str:
     rows = []
     for entry in layers:
         added = float(entry.facts.get("added", entry.median))
-        rows.append((entry.facts["adds"], times(added), f"{added / whole:.1%}", entry.label))
+        low = times(float(entry.facts.get("added_low", added)))
+        high = times(float(entry.facts.get("added_high", added)))
+        share = f"{added / whole:.1%}"
+        rows.append((entry.facts["adds"], f"{times(added)} [{low}, {high}]", share, entry.label))
     text = "## Where the time of one hit goes\n\n" + prose.anatomy(results)
-    text += "\n\n" + table(("layer", "adds", "share", "measured as the difference to"), rows)
+    text += "\n\n" + table(("layer", "adds", "share", "measured as"), rows)
     primitives = [
-        (str(entry.facts["primitive"]).replace("_", " "), times(entry.median))
+        (_PRIMITIVES.get(entry.facts["primitive"], entry.name), times(entry.median))
         for entry in results.of_kind("primitive")
     ]
     if primitives:
@@ -206,6 +217,7 @@ def _scaling(results: Results, drawn: _Pictures) -> str:
             series.setdefault(str(entry.facts["series"]), []).append(entry)
         first = points[0].facts
         parts.append(f"### {curve[0].upper()}{curve[1:]}")
+        parts.append(f"{str(first['y_name']).capitalize()}; {_where(points)}.")
         parts.append(_points(series, str(first["x_name"])))
         if any(len(one) > 1 for one in series.values()):
             parts.append(
@@ -218,6 +230,17 @@ def _scaling(results: Results, drawn: _Pictures) -> str:
                 )
             )
     return "\n\n".join(part for part in parts if part)
+
+
+def _where(entries: Iterable[Entry]) -> str:
+    """On which CPUs it was measured."""
+    places = {
+        f"{entry.facts['placement']} (tracer {entry.facts['cpus'][0]}, tracee"
+        f" {entry.facts['cpus'][1]})"
+        for entry in entries
+        if entry.facts.get("placement") and entry.facts.get("cpus")
+    }
+    return "on " + ", or ".join(sorted(places)) if places else "not bound to a CPU"
 
 
 def _growth(results: Results) -> str:
@@ -243,7 +266,8 @@ def _points(series: Mapping[str, Iterable[Entry]], x_name: str) -> str:
         cells = []
         for entries in series.values():
             found = next((e for e in entries if float(e.facts["x"]) == x), None)
-            cells.append("-" if found is None else times(found.median))
+            mark = "*" if found is not None and found.disturbed else ""
+            cells.append("-" if found is None else times(found.median) + mark)
         rows.append((f"{x:,.0f}", *cells))
     return table((x_name, *series), rows, numbers=len(series) + 1)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from bench.report.promises import DEBUGGERS, single_stepped
+from bench.report.promises import DEBUGGERS, kernels_cheapest, quotient, single_stepped
 from bench.report.results import Entry, Results
-from bench.report.text import times
+from bench.report.text import interval, times
 
 __all__ = ["NOT_HIT", "WHOLE_JOBS", "anatomy", "introduction", "verdict", "what_remains"]
 
@@ -15,31 +15,32 @@ WHOLE_JOBS = """`malloc` counted in real programs, from the start of the command
 the planting are in it, which is nearly all of it in a short job. Each count equals the kernel's own."""
 
 _INSTRUCTIONS = "one hit at: "
+_PEERS = "peers: the hits counted, one CPU"
 
 
 def introduction(results: Results) -> str:
     quick = (
-        "\n\n**This is the quick run**: few rounds and few points; its intervals are wide."
+        "\n\n**This is the quick run**: of three rounds the interval is no more than their range, which holds"
+        " the true median in three cases of four."
         if results.quick
         else ""
     )
     return f"""# What a hit costs
 
-Written by `python -m bench.report` from the results of `make bench`; no figure in it was typed.{quick}
+Written by `python -m bench.report` from the results of `make bench`.{quick}
 
 **How it is measured.** The program under probe times itself: so many calls of one function, by its
 own CLOCK_MONOTONIC, after 200 calls that nobody times. A tool's start, its look-up of symbols and its
 end are outside. Contestants take turns within each round, each directly after a run of the
 reference, and each ratio is of such a pair: so whatever else the machine does falls on both. What is
-shown is the median, with the 95 % interval of a bootstrap over the rounds; `disturbed` (or `*`) marks an
+shown is the median, with the 95% interval of a bootstrap over the rounds; `disturbed` (or `*`) marks an
 interval wider than a quarter of its median. Every tool's count is checked against the program's own: a
 wrong count is no figure. Tracer and tracee are bound to one CPU, or to two, as it says.
 
-**The reference** ("C loop, one stop") is a tracer in plain C that does at each hit what
-a user of ptrace writes, waitpid, GETREGS, SETREGS, CONT, and never executes the displaced instruction.
-Ours reads and writes RIP alone where nobody asks for more, which is why it can come out below 1; the
-same loop in C that does so too stands beside it ("RIP alone"). Absolute times are this machine's; ratios
-travel better."""
+**The reference** ("C loop, one stop") is a tracer in plain C that does at each hit what one writes first:
+waitpid, GETREGS, SETREGS, CONT; it never executes the displaced instruction. Ours reads and writes RIP
+alone where nobody asks for more. The same loop in C that does so too stands beside it at `endbr64` ("RIP
+alone"). Absolute times are this machine's; ratios travel better."""
 
 
 def _of(results: Results, instruction: str, label: str) -> Entry | None:
@@ -49,58 +50,66 @@ def _of(results: Results, instruction: str, label: str) -> Entry | None:
 
 def verdict(results: Results) -> str:
     """For a reader who has to decide about a kernel design."""
-    parts: list[str] = []
+    parts = [*_user_space(results), *_the_kernel(results), *_others(results)]
+    return "## What it says\n\n" + "\n\n".join(parts) if parts else ""
+
+
+def _user_space(results: Results) -> list[str]:
     count = results.find(kind="work at a hit", work="count", placement="one CPU")
     handler = results.find(kind="work at a hit", work="handler", placement="one CPU")
     two = results.find(kind="work at a hit", work="handler", placement="two CPUs")
-    if count and handler and count.ratio and handler.ratio:
-        text = (
-            f"**What pure user space costs.** A hit that is counted takes {times(count.median)},"
-            f" {count.ratio.median:.2f} times the C loop; with an empty Python handler"
-            f" {times(handler.median)}, {handler.ratio.median:.2f} times. So the language of the tracer is"
-            " not where the time goes: the stop is."
+    if count is None or handler is None:
+        return []
+    text = (
+        f"**What pure user space costs.** A hit that is counted takes {times(count.median)},"
+        f" {interval(count.ratio)} times the C loop; with an empty Python handler"
+        f" {times(handler.median)}, {interval(handler.ratio)} times."
+    )
+    ours = _of(results, "endbr64", "ptrace_uprobes, counted only, boost")
+    least = _of(results, "endbr64", "C loop, one stop, RIP alone read and written")
+    found = quotient(ours, least) if ours is not None and least is not None else None
+    if found is not None:
+        text += (
+            f" To the shortest loop in C that can do it, the one that touches RIP alone, counting is"
+            f" {interval(found)}: that much is Python and the engine, and the rest is the stop."
         )
-        if two:
-            text += (
-                f" Where the scheduler puts tracer and tracee matters more: on two CPUs the same hit"
-                f" takes {times(two.median)}, for each side has to be woken on the other."
-            )
-        parts.append(text)
-    parts.extend(_the_kernel(results))
-    parts.extend(_others(results))
-    if not parts:
-        return ""
-    return "## What it says\n\n" + "\n\n".join(parts)
+    if two is not None:
+        text += (
+            " Where the scheduler puts tracer and tracee matters more than any of that: on two CPUs the"
+            f" same hit takes {times(two.median)}, for each side has to be woken on the other."
+        )
+    return [text]
 
 
 def _the_kernel(results: Results) -> list[str]:
     parts = []
-    stepped = single_stepped(results)
-    nop = _of(results, "nop", "kernel uprobe, tracefs")
+    nop = kernels_cheapest(results.groups().get(_INSTRUCTIONS + "nop", []))
+    fast = kernels_cheapest(results.groups().get(_INSTRUCTIONS + "nopl 0x0(%rax,%rax,1)", []))
     ours = _of(results, "nop", "ptrace_uprobes, counted only, boost")
-    if nop and ours:
-        parts.append(
-            f"**What a kernel design has to beat.** Not ptrace: the kernel's own uprobe at an instruction"
-            f" that it emulates takes {times(nop.median)}, and ours {times(ours.median)},"
-            f" {ours.median / nop.median:.0f} times as much. It has no context switch and no second"
-            " process, and nothing that is built on stops can come near it."
+    if nop is not None and ours is not None:
+        text = (
+            "**What a kernel design has to beat.** Not ptrace, where the kernel emulates the instruction:"
+            f" at a nop its uprobe takes {times(nop.median)} ({nop.label}), and ours {times(ours.median)},"
+            f" {ours.median / nop.median:.0f} times as much. No context switch, no second process: what"
+            " stops the program cannot come near that."
         )
-    fast = _of(results, "nopl 0x0(%rax,%rax,1)", "kernel uprobe, tracefs")
-    if fast and nop:
-        parts[-1] += (
-            f" At a five-byte nop, which newer kernels turn into a call, it takes {times(fast.median)}."
-        )
+        if fast is not None:
+            text += f" At a five-byte nop, which this kernel turns into a call, it takes {times(fast.median)}."
+        parts.append(text)
+    stepped = single_stepped(results)
     if stepped:
-        worst = max(stepped, key=lambda one: one[1].median / one[2].median)
-        names = ", ".join(f"`{instruction}`" for instruction, _, _ in stepped)
-        gain = worst[1].median / worst[2].median
+        listed = "; ".join(
+            f"`{instruction}` {times(kernel.median)}, ours {times(mine.median)}"
+            for instruction, kernel, mine in stepped
+        )
         parts.append(
-            f"**Where a boosted slot beats the kernel.** The kernel single-steps what it does not emulate,"
-            f" here {names}: two exceptions, which a virtual machine makes dear. Ours executes the"
-            f" instruction in a slot that jumps back, with the one stop it has anyway: {times(worst[2].median)}"
-            f" instead of {times(worst[1].median)} at `{worst[0]}`, {gain:.1f} times as fast. The lesson is not"
-            " that ptrace is quick, but that single-stepping out of line is what the kernel should not do:"
-            " a slot with a jump back, which kprobes have had for long, would serve uprobes as well."
+            "**Where a boosted slot reaches the kernel.** What the kernel neither emulates nor refuses it"
+            " executes out of line and single-steps (arch/x86/kernel/uprobes.c): two exceptions, #BP and #DB,"
+            f" for each hit. Here: {listed}. Ours has one stop there as everywhere: the slot holds the"
+            " instruction and a jump back. Kprobes have done without the step for long in the same way;"
+            " uprobes could where their slots are within reach of the text, which the area that they use now"
+            " is not, and with answers for signals and for preemption in the slot, as"
+            " [stepping_out_of_line.md](stepping_out_of_line.md) has them."
         )
     refused = [
         absent["group"].removeprefix(_INSTRUCTIONS)
@@ -112,13 +121,14 @@ def _the_kernel(results: Results) -> list[str]:
     if refused:
         names = " and ".join(f"`{name}`" for name in refused)
         parts.append(
-            f"The kernel does not probe {names} at all: the event is accepted, and no hit is ever counted."
+            f"The kernel does not probe {names} at all. If the program runs already, enabling the event fails"
+            " (ENOTSUPP); if it starts later, as here, the event is accepted and no hit is ever counted."
         )
     return parts
 
 
 def _others(results: Results) -> list[str]:
-    entries = results.groups().get("peers: the hits counted, one CPU", [])
+    entries = results.groups().get(_PEERS, [])
     ours = next((entry for entry in entries if entry.label == "ptrace_uprobes"), None)
     if ours is None:
         return []
@@ -133,33 +143,28 @@ def _others(results: Results) -> list[str]:
     parts = []
     if stopping:
         listed = "; ".join(
-            f"{entry.label} {times(entry.median)} ({entry.median / ours.median:.0f} times ours)"
+            f"{entry.label} {times(entry.median)} ({interval(quotient(entry, ours))} times ours)"
             for entry in stopping
         )
         parts.append(
-            f"**Beside other tracers.** At the same probe ours takes {times(ours.median)}. {listed}. They stop"
-            " twice and more at each hit, take the trap out to step over it, and hold all threads"
-            " meanwhile, or ask another process."
+            f"**Beside other tracers that stop the program.** At the same probe ours takes"
+            f" {times(ours.median)}. {listed}. Why: they step over the instruction after taking the trap out,"
+            " which is a second stop, and more system calls at each ([comparison.md](comparison.md))."
         )
     if inside:
         listed = "; ".join(f"{entry.label} {times(entry.median)}" for entry in inside)
         parts.append(
             f"**Where ptrace loses.** Tools that put code into the program and do not stop it: {listed}. They"
             " are another kind of tool, with an agent, its threads and its memory inside of the program;"
-            " but their speed is what an inline probe of ours has to be measured by."
+            " their speed is what an inline probe of ours has to be measured by."
         )
     return parts
 
 
 def anatomy(results: Results) -> str:
-    layers = sorted(results.of_kind("layer"), key=lambda entry: int(entry.facts["layer"]))
-    kernel = next((entry for entry in layers if entry.facts["layer"] == 1), None)
-    whole = next((entry for entry in layers if entry.label.endswith("Python handler")), None)
-    if kernel is None or whole is None:
-        return "Each layer is measured as what it adds to the one before, in the same rounds."
     return (
-        "Each layer is measured as what it adds to the one before, in the same rounds. The kernel's own"
-        f" part, which no tracer can avoid, is {kernel.median / whole.median:.0%} of a hit with a handler."
+        "Each layer is measured as what it adds to the one before, in the same rounds; the shares are of the"
+        " whole. A layer whose interval reaches below zero is lost in the noise."
     )
 
 
@@ -169,5 +174,5 @@ def what_remains(results: Results) -> str:
 - The stop itself: trap, two context switches and the tracer's wait. It goes only with the stop, by
   patching a jump to code that records the hit inside of the program. That is not built yet.
 - On two CPUs the wake-ups across them dominate. `--colocate on` puts both sides on one.
-- Comparisons at one instruction flatter nobody: what the kernel emulates it does in a tenth of the time
-  of what it steps. The table by instruction, not one headline, is the result."""
+- No headline says it: what a probe costs depends on the instruction under it more than on the tool. The
+  table by instruction is the result."""
