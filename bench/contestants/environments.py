@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,12 +21,20 @@ def python_with(package: str) -> Path:
     """An interpreter that can import the package; raises `NotMeasured` if it cannot be had."""
     python = _FOLDER / package / "bin" / "python"
     if not (python.parent / "installed").exists():
+        environment = {**os.environ, "PYTHON": sys.executable}
         try:
             for command in (
-                [sys.executable, "-m", "venv", "--clear", str(_FOLDER / package)],
+                # Debian's Python may have no ensurepip.
+                ["sh", str(ROOT / ".ci" / "make-venv"), str(_FOLDER / package)],
                 [str(python), "-m", "pip", "install", "--quiet", package],
             ):
-                subprocess.run(command, check=True, capture_output=True, timeout=_INSTALL_SECONDS)
+                subprocess.run(
+                    command,
+                    check=True,
+                    capture_output=True,
+                    timeout=_INSTALL_SECONDS,
+                    env=environment,
+                )
         except subprocess.CalledProcessError as error:
             said = error.stderr.decode(errors="replace").strip().splitlines()
             why = said[-1] if said else f"exit status {error.returncode}"

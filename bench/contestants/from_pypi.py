@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from bench.contestants.contestant import Command, Contestant, NotMeasured
@@ -34,6 +37,7 @@ class FromPypi(Contestant):
         self._package = package
         self._script = script
         self._words = words
+        self._folder: Path | None = None
 
     def missing(self) -> str | None:
         try:
@@ -45,7 +49,16 @@ class FromPypi(Contestant):
     def version(self) -> str:
         return installed_version(self._package)
 
+    @contextmanager
+    def prepared(self, job: Job) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self._folder is not None:
+                _end_programs_in(self._folder)
+
     def command(self, job: Job, target: Sequence[str], folder: Path) -> Command:
+        self._folder = folder
         return Command(
             [
                 str(python_with(self._package)),
@@ -54,8 +67,20 @@ class FromPypi(Contestant):
                 f"{job.site.address:#x}",
                 "1" if job.task is Task.ARGUMENT else "0",
                 *target,
-            ]
+            ],
+            # What a tool unpacks there (Frida: 10 MB a run) goes with the folder.
+            {"TMPDIR": str(folder)},
         )
+
+
+def _end_programs_in(folder: Path) -> None:
+    """Frida's helper, unpacked there, is in a session of its own and outlives what started it."""
+    for link in Path("/proc").glob("[0-9]*/exe"):
+        try:
+            if link.readlink().is_relative_to(folder):
+                os.kill(int(link.parent.name), signal.SIGKILL)
+        except OSError:
+            pass  # gone, or another user's
 
 
 libdebug = FromPypi("libdebug, callback", "libdebug", "libdebug_count.py", stops_per_hit=2.0)

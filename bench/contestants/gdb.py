@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.contestants.contestant import Command, Counted, last_number
+from bench.contestants.contestant import Command, Counted
 from bench.contestants.program import ProgramContestant
-from bench.job import Job, Task
+from bench.job import WARM_UP_CALLS, Job, Task
 
 __all__ = ["Gdb", "GdbserverTracepoint"]
 
@@ -104,6 +104,20 @@ break _exit
 continue
 tstatus
 tstop
+{read}
+"""
+_READ_FRAMES = """
+python
+values = []
+gdb.execute("tfind start", to_string=True)
+while int(gdb.parse_and_eval("$trace_frame")) >= 0:
+    try:
+        values.append(int(gdb.parse_and_eval("$rdi")))
+    except gdb.error:
+        values.append("lost")
+    gdb.execute("tfind", to_string=True)
+print("values", *values)
+end
 """
 
 
@@ -111,6 +125,8 @@ class GdbserverTracepoint(ProgramContestant):
     """A jump to gdbserver's agent in the program: no stop. It needs an instruction of five bytes.
 
     Its count is the number of trace frames: variables that fast tracepoints change read as 0.
+    Of the arguments, those that its circular buffer still holds are checked, the last 2,000 or so;
+    one frame, for which there was no room at the buffer's end, comes without.
     """
 
     name = "gdbserver, fast tracepoint"
@@ -136,12 +152,14 @@ class GdbserverTracepoint(ProgramContestant):
         )
 
     def command(self, job: Job, target: Sequence[str], folder: Path) -> Command:
+        reads = job.task is Task.ARGUMENT
         script = folder / "script.gdb"
         text = _TRACE.format(
             agent=self._agent(),
             target=" ".join(target),
             address=job.site.address,
-            collect="collect $rdi" if job.task is Task.ARGUMENT else "",
+            collect="collect $rdi" if reads else "",
+            read=_READ_FRAMES if reads else "",
         )
         script.write_text("\n".join((*_QUIET, text, "quit", "")))
         return Command(["gdb", "-q", "-nx", "-batch", "-x", str(script), target[0]])
@@ -149,5 +167,10 @@ class GdbserverTracepoint(ProgramContestant):
     def read_count(self, job: Job, printed: str, folder: Path) -> Counted:
         found = re.search(r"of (\d+) created total|Collected (\d+) trace frames", printed)
         hits = int(found[1] or found[2]) if found else None
-        # What was collected stays in gdbserver's buffer: it is read, not added up.
-        return Counted(hits, job.expected_sum if last_number("sum", printed) is None else None)
+        if job.task is not Task.ARGUMENT:
+            return Counted(hits)
+        found = re.search(r"^values((?: (?:\d+|lost))+)$", printed, re.MULTILINE)
+        values = found[1].split() if found else []
+        calls = [*range(1, WARM_UP_CALLS + 1), *range(1, job.calls + 1)][-len(values) :]
+        wrong = [one for one, call in zip(values, calls, strict=False) if one != str(call)]
+        return Counted(hits, job.expected_sum if values and wrong in ([], ["lost"]) else None)

@@ -39,7 +39,7 @@ class Uftrace(ProgramContestant):
     """`uftrace record -P FUNCTION`: patches the function at its start, in the program; a program of
     its own, since what it patches must have been compiled for it, or have room."""
 
-    name = "uftrace -P"
+    name = "uftrace -P (its own program)"
     program = "uftrace"
     tasks = (Task.COUNT,)
     entries_only = True

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -25,19 +26,39 @@ def main(arguments: list[str]) -> int:
     try:
         results = read_results(chosen.results)
         if chosen.compare is not None:
-            print(comparison(results, read_results(chosen.compare)))
+            _say(comparison(results, read_results(chosen.compare)))
             return 0
         chosen.output.mkdir(parents=True, exist_ok=True)
         document = chosen.output / "benchmarks.md"
         write_report(results, document, chosen.output / "benchmarks")
+        _say(f"report: {document}")
     except BadResults as error:
-        print(f"bench.report: error: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error))
+    except _NobodyListens as error:
+        return _failed(f"standard output: {error}")
     except OSError as error:
-        print(f"bench.report: error: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    print(f"report: {document}")
+        # Of a write that fails, the kernel tells no name.
+        return _failed(f"{error.filename or chosen.output}: {error.strerror or error}")
     return 0
+
+
+class _NobodyListens(Exception):
+    """Standard output takes no more."""
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # What is still buffered would fail again, with a traceback, at the interpreter's end.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        raise _NobodyListens(error.strerror or str(error)) from error
+
+
+def _failed(why: str) -> int:
+    print(f"bench.report: error: {why}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -281,18 +281,22 @@ def _of_kind(results: Results, kind: str, title: str, words: str) -> str:
     return "\n\n".join((f"## {title}", words, *parts)) if parts else ""
 
 
-def _group(name: str, entries: Iterable[Entry]) -> str:
+def _group(name: str, entries: list[Entry]) -> str:
     rows = [
         (
             entry.label,
             times(entry.median),
             interval(entry.ratio, entry.disturbed),
-            f"{entry.facts['hits']:,} hits" if entry.facts.get("hits") else "",
+            "; ".join(
+                f"{entry.facts[what]:,} {what}"
+                for what in ("sites", "hits")
+                if isinstance(entry.facts.get(what), int)
+            ),
         )
         for entry in entries
     ]
     text = table(("", "takes", "times the first", ""), rows, numbers=3)
-    return f"### {name[0].upper()}{name[1:]}\n\n{text}"
+    return f"### {name[0].upper()}{name[1:]}\n\n{_where(entries).capitalize()}.\n\n{text}"
 
 
 _SHOWN = ("layer", "primitive", "scaling", "work at a hit", "stack", "peer", "not hit", "whole job")

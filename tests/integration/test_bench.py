@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench.contest import Plan, run_contest
@@ -19,6 +20,11 @@ from bench.contestants.contestant import Command, Contestant, Counted, NotMeasur
 from bench.contestants.kernel_uprobe import GROUP_PREFIX
 from bench.contestants.plain import NoProbe
 from bench.job import SITES, Job, Task, one_cpu
+from bench.report.compare import comparison
+from bench.report.document import write_report
+from bench.report.results import BadResults, read_results
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.support.oracle import require_tracefs
 
@@ -171,3 +177,114 @@ def test_an_interrupt_leaves_no_probe_in_the_kernel_and_no_process(tmp_path: Pat
     assert not list((tracefs / "instances").glob(f"{GROUP_PREFIX}*"))
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
+
+
+_PLACES = st.lists(st.integers(0, 10_000), min_size=1, max_size=6)
+_DAMAGE = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 10**400),
+    st.floats(),
+    st.text(max_size=3),
+    st.sampled_from(["$x_{$", "\ud800", "", " ", "scaling", "layer", "peers: ", "growth"]),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+def _damage(data: Any, steps: Sequence[int], put: object) -> None:
+    """At the end of a walk down from `data`: take the element out (`put` is ...), or replace it."""
+    for depth, step in enumerate(steps):
+        keys: Sequence[Any] = sorted(data) if isinstance(data, dict) else range(len(data))
+        if not keys:
+            return
+        key = keys[step % len(keys)]
+        if depth == len(steps) - 1 or not isinstance(data[key], (dict, list)):
+            if put is ...:
+                del data[key]
+            else:
+                data[key] = put
+            return
+        data = data[key]
+
+
+def _with_every_kind(results: Path) -> Any:
+    """What one quick run of one instruction lacks."""
+    data = json.loads(results.read_text())
+    data["machine_info"] = {"measured": data["machine_info"]["measured"]}
+    whole = data["benchmarks"][0]
+    more: tuple[dict[str, Any], ...] = (
+        {"kind": "layer", "layer": 1, "adds": "all", "added": 1e-6},
+        {"kind": "primitive", "primitive": "trap"},
+        {"kind": "not hit", "hits": 3},
+        {"kind": "peer", "placement": "one CPU", "contestant": "ptrace_uprobes", "ratios": [1.0]},
+    )
+    for x in (1, 100):
+        scaling = {"curve": "c", "series": "s", "x": x, "x_name": "sites", "y_name": "time"}
+        more += ({"kind": "scaling", "cpus": [0, 1], "placement": "two CPUs", **scaling},)
+    for facts in more:
+        group = "peers: the hits counted, one CPU" if facts["kind"] == "peer" else facts["kind"]
+        data["benchmarks"].append({**whole, "group": group, "extra_info": facts})
+    share = {"group": "plan shares", "kind": "plan shares", "unit": "share", "value": 0.001}
+    data["figures"] = [
+        {"group": "memory", "name": "resident", "value": 5000, "unit": "bytes", "goal": ""},
+        {**share, "name": "libc: one stop"},
+        {**share, "name": "libc: step", "mechanism": "step"},
+        {**share, "name": "a thread", "low": 0.1, "high": 0.2, "promised": 0.9},
+    ]
+    data["not_measured"] = [{"name": "t", "group": "one hit at: nop", "reason": "why"}]
+    return data
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(_PLACES, _DAMAGE | st.just(...))
+def test_damaged_results_are_reported_or_refused_in_one_line(
+    results: Path, tmp_path: Path, places: list[int], put: object
+) -> None:
+    data = _with_every_kind(results)
+    _damage(data, places, put)
+    path = tmp_path / "damaged.json"
+    path.write_text(json.dumps(data))
+    refused = ""
+    try:
+        found = read_results(path)
+    except BadResults as error:
+        refused = str(error)
+    else:
+        write_report(found, tmp_path / "benchmarks.md", tmp_path / "benchmarks")
+        comparison(found, found)
+    assert "\n" not in refused
+
+
+@pytest.mark.parametrize("median", ["x", float("nan"), -1.0, 0, 10**400, True, None])
+def test_a_duration_that_is_none_is_refused(results: Path, tmp_path: Path, median: object) -> None:
+    data = json.loads(results.read_text())
+    data["benchmarks"][0]["stats"]["median"] = median
+    path = tmp_path / "damaged.json"
+    path.write_text(json.dumps(data))
+    with pytest.raises(BadResults, match="median is"):
+        read_results(path)
+
+
+def test_results_nested_without_end_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(BadResults, match="holds no results"):
+        read_results(path)
+
+
+def test_a_comparison_that_nobody_takes_ends_with_one_line(results: Path) -> None:
+    command = [sys.executable, "-m", "bench.report", str(results), "--compare", str(results)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    for output in (os.open("/dev/full", os.O_WRONLY), writer):
+        ended = subprocess.run(
+            command, cwd=_ROOT, stdout=output, stderr=subprocess.PIPE, text=True, check=False
+        )
+        os.close(output)
+        assert ended.returncode == 1
+        assert re.fullmatch(r"bench\.report: error: standard output: .+\n", ended.stderr)
