@@ -20,7 +20,8 @@ from bench.replay import replay
 
 __all__ = ["Curve", "Leg", "measure"]
 
-_LEAST_ROUNDS = 3
+_LEAST_ROUNDS = 5
+"""Where as many were asked for: the interval of three is no more than their range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Curve:
             "y_name": self.y_name,
             "placement": placement.name,
             "cpus": [placement.tracer, placement.tracee],
+            "rounds": len(point.seconds),
             "low": estimate.low,
             "high": estimate.high,
             "disturbed": estimate.high - estimate.low > WIDE * estimate.median,
@@ -117,6 +119,7 @@ class Curve:
             x_name=self.x_name,
             y_name=self.y_name,
             placement=self.placements[series].name,
+            rounds=min(map(len, measured.values())),
             first=first,
             last=last,
             factor=factor.median,
@@ -134,7 +137,7 @@ def measure(
     budget: float = math.inf,
 ) -> Curve:
     """Fills `curve`. A point that fails is out, the others go on. After `budget` seconds no round
-    is begun, but three are made in any case."""
+    is begun, but `_LEAST_ROUNDS` are made in any case."""
     runs = [(leg, x) for x in sizes for leg in legs if leg.most is None or x <= leg.most]
     for leg, x in runs:
         for series in leg.series:

@@ -29,6 +29,8 @@ __all__ = [
     "killed_late",
     "library_of",
     "memory_of",
+    "on_cpu",
+    "pinned",
     "text",
     "waiting",
 ]
@@ -112,6 +114,22 @@ def memory_of(pid: int) -> dict[str, int]:
 
 def _kilobytes(listing: str, field: str) -> int:
     return next(int(line.split()[1]) for line in listing.splitlines() if line.startswith(field))
+
+
+@contextmanager
+def on_cpu(cpu: int) -> Iterator[None]:
+    """This thread, and what it starts meanwhile."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def pinned(argv: Sequence[str], cpu: int) -> list[str]:
+    """The command that runs `argv` there, from its first instruction on."""
+    return ["taskset", "-c", str(cpu), *argv]
 
 
 @contextmanager

@@ -4,8 +4,9 @@ gzip, sqlite3 and python3 start, load their libraries and wait for their input. 
 functions that their work does not call are probed in the waiting process, its memory compared with
 what it was right before, and the input given. Measured is from there to the program's end: its wall
 time, and its own user and system time by getrusage(2). The tracer's start and its planting are
-not part of it (test_planting.py has them). A run with probes follows each run without; the ratio is
-taken pair by pair.
+not part of it (test_planting.py has them). The program has one CPU; the tracer, and what feeds the
+program, have the other where there are two. Runs with probes and without alternate, first the one
+and then the other of each pair; the ratio is taken pair by pair.
 
 Which functions are cold was counted before: with probes on all functions of the module and little
 of the input, then with probes on a sample of those left and all of it. What is hit nevertheless
@@ -20,7 +21,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -31,7 +32,18 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench.contest import WIDE
 from bench.contestants.contestant import BOUND_SECONDS, ROOT, NotMeasured
 from bench.interval import median_with_interval
-from bench.program import PAGE, Run, build_environment, elf_program, memory_of, text, waiting
+from bench.job import Placement, placements
+from bench.program import (
+    PAGE,
+    Run,
+    build_environment,
+    elf_program,
+    memory_of,
+    on_cpu,
+    pinned,
+    text,
+    waiting,
+)
 from bench.replay import CLOCK, replay
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK, group="probes that are not hit")
@@ -41,7 +53,9 @@ _SPARE = 50
 _FEW_HITS = 10
 """In a run: what does not show in its time. python3 is not the same to the last call."""
 _CONTESTANTS = ("no probe", "ptrace_uprobes, cold probes")
-_MEASURES = ("wall", "cpu")
+_PLACE = placements()[-1]
+_MEASURES = ("cpu", "wall")
+"""CPU time first: it is what the program itself pays."""
 
 
 def _sql(rows: int) -> bytes:
@@ -195,36 +209,62 @@ def _cold_specs(argv: Sequence[str], place: str, load: Workload, work: bytes) ->
     return [f"{place}:{label}" for label in cold[:_SITES]]
 
 
-def _measure(load: Workload, pairs: int, work: bytes, show: Callable[[str], None]) -> _Result:
+def _plain_run(argv: Sequence[str], work: bytes) -> Run:
+    with waiting(argv, build_environment()) as program:
+        return program.feed(work)
+
+
+@dataclass(frozen=True, slots=True)
+class _Probed:
+    run: Run
+    sites: int
+    hits: Mapping[str, int]
+    """Of functions that were cold before."""
+    grown: Mapping[str, int]
+    """Bytes that planting has added."""
+
+
+def _probed_run(argv: Sequence[str], specs: Sequence[str], work: bytes) -> _Probed:
+    with waiting(argv, build_environment()) as program:
+        before = memory_of(program.pid)
+        with _traced(program.pid, specs) as tracer:
+            after = memory_of(program.pid)
+            run = program.feed(work)
+            hits = {label: count for label, count in tracer.hits().items() if count}
+    grown = {name: after[name] - before[name] for name in before}
+    return _Probed(run, tracer.sites, hits, grown)
+
+
+def _measure(
+    load: Workload, pairs: int, work: bytes, place: Placement, show: Callable[[str], None]
+) -> _Result:
     program = elf_program(load.program)
     if program is None:
         raise NotMeasured(f"{load.program} is not installed")
-    argv = [str(program), *load.arguments]
+    argv = pinned([str(program), *load.arguments], place.tracee)
     show("which functions are cold")
     specs = _cold_specs(argv, load.module or str(program), load, work)
-    environment = build_environment()
     result = _Result(runs={name: [] for name in _CONTESTANTS})
-    growths: list[dict[str, int]] = []
+    growths: list[Mapping[str, int]] = []
     for number in range(pairs):
         show(f"pair {number + 1} of {pairs}")
-        with waiting(argv, environment) as plain:
-            first = plain.feed(work)
-        with waiting(argv, environment) as probed:
-            before = memory_of(probed.pid)
-            with _traced(probed.pid, specs) as tracer:
-                after = memory_of(probed.pid)
-                second = probed.feed(work)
-                hit = {label: count for label, count in tracer.hits().items() if count}
-        if sum(hit.values()) > _FEW_HITS:
-            raise NotMeasured(f"functions that were cold are hit: {hit}")
-        result.hits += sum(hit.values())
-        if second.output != first.output:
+        if number % 2:
+            probed = _probed_run(argv, specs, work)
+            plain = _plain_run(argv, work)
+        else:
+            plain = _plain_run(argv, work)
+            probed = _probed_run(argv, specs, work)
+        hits = sum(probed.hits.values())
+        if hits > _FEW_HITS:
+            raise NotMeasured(f"functions that were cold are hit: {dict(probed.hits)}")
+        result.hits += hits
+        if probed.run.output != plain.output:
             raise NotMeasured("the output is not that of the unprobed run")
-        result.sites = tracer.sites
-        growths.append({name: after[name] - before[name] for name in before})
-        for name, run in zip(_CONTESTANTS, (first, second), strict=True):
+        result.sites = probed.sites
+        growths.append(probed.grown)
+        for name, run in zip(_CONTESTANTS, (plain, probed.run), strict=True):
             result.runs[name].append(run)
-    result.memory = max(growths, key=lambda growth: growth["private_dirty"])
+    result.memory = dict(max(growths, key=lambda growth: growth["private_dirty"]))
     return result
 
 
@@ -233,7 +273,10 @@ def _result(name: str, quick: bool, progress: Callable[[str], None]) -> _Result:
     load = WORKLOADS[name]
     pairs, size = (3, load.size // 6) if quick else (11, load.size)
     try:
-        return _measure(load, pairs, load.work(size), lambda text: progress(f"{name}: {text}"))
+        with on_cpu(_PLACE.tracer):
+            return _measure(
+                load, pairs, load.work(size), _PLACE, lambda text: progress(f"{name}: {text}")
+            )
     except NotMeasured as reason:
         return _Result(not_measured=str(reason))
 
@@ -275,6 +318,8 @@ def test_time(
         program=program,
         module=load.module or program,
         measure=measure,
+        placement=_PLACE.name,
+        cpus=[_PLACE.tracer, _PLACE.tracee],
         **facts,
     )
 

@@ -2,7 +2,7 @@
 
 bpftrace attaches the kernel's uprobes. Both commands are timed from their start until main()
 of the program that they launch is reached, with every probe in place. The program uses a copy of
-libc, so that nobody else runs into the kernel's probes.
+libc, so that nobody else runs into the kernel's probes. Tool and program share one CPU.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from bench.contest import WIDE
 from bench.contestants.contestant import ROOT, NotMeasured
 from bench.contestants.kernel_uprobe import define, tracefs
 from bench.interval import median_with_interval
+from bench.job import one_cpu
 from bench.made_programs import many_functions
-from bench.program import library_of
+from bench.program import library_of, on_cpu
 from bench.replay import CLOCK, replay
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK, group="planting")
@@ -43,6 +44,8 @@ _HERE = Path(__file__).resolve().parent
 _SIZES = (1_000, 3_000, 10_000)
 _QUICK_SIZES = (1_000, 10_000)
 _ACTIONS = ("plant", "detach")
+_PLACE = one_cpu()
+_PLACED = {"placement": _PLACE.name, "cpus": [_PLACE.tracer, _PLACE.tracee]}
 
 
 @functools.cache
@@ -50,7 +53,7 @@ def _plantings(count: int, rounds: int) -> dict[str, list[float]]:
     """Seconds to plant `count` sites in a running process, and to take them out again."""
     took: dict[str, list[float]] = {action: [] for action in _ACTIONS}
     for _ in range(rounds):
-        with start_target(many_functions(count)) as target:
+        with on_cpu(_PLACE.tracer), start_target(many_functions(count)) as target:
             engine = pu.attach(target.pid)
             start = time.perf_counter()
             probe = engine.probe("f[0-9]*")
@@ -84,6 +87,7 @@ def test_sites(sites: int, action: str, benchmark: BenchmarkFixture, quick: bool
         action=action,
         sites=sites,
         seconds_per_site=statistics.median(durations) / sites,
+        **_PLACED,
     )
 
 
@@ -188,14 +192,16 @@ def _launches(
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         library = Path(shutil.copy(libc, Path(folder) / "libc.so.6"))
         for number in range(rounds):
-            for name, one in series.items():
+            turn = list(series.items())
+            for name, one in reversed(turn) if number % 2 else turn:
                 if one.not_measured is not None or one.elapsed > _ENOUGH_SECONDS:
                     continue
                 progress(f"libc:{glob}: {name}, round {number + 1} of {rounds}")
                 command, environment = _COMMANDS[name](glob, library, stamp)
                 start = time.monotonic()
                 try:
-                    one.seconds.append(_until_main(command, environment))
+                    with on_cpu(_PLACE.tracer):
+                        one.seconds.append(_until_main(command, environment))
                 except NotMeasured as reason:
                     one.not_measured = str(reason)
                 finally:
@@ -253,5 +259,6 @@ def test_until_main(
         contestant=contestant,
         action="launch until main()",
         glob=f"libc:{glob}",
+        **_PLACED,
         **facts,
     )

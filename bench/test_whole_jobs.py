@@ -1,9 +1,10 @@
 """malloc() counted in whole programs: the wall time of the whole command, the tool's start with it.
 
-Each tool's run follows a run of the same command without one; the ratio is taken pair by pair. All
-count on a copy of libc that only these runs load, because the kernel counts whoever executes the
-file. Its count, nhit of uprobe_profile, is the truth that every other count has to equal; the
-program's output and exit status must be those of the run without a tool.
+Tool and program share one CPU. Each tool's run stands beside a run of the same command without one,
+first the one and then the other in turn; the ratio is taken pair by pair. All count on a copy of
+libc that only these runs load, because the kernel counts whoever executes the file. Its count, nhit
+of uprobe_profile, is the truth that every other count has to equal; the program's output and exit
+status must be those of the run without a tool.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ from bench.contestants.contestant import ROOT, NotMeasured
 from bench.contestants.kernel_uprobe import define, group, tracefs
 from bench.elf import file_offset
 from bench.interval import median_with_interval
+from bench.job import one_cpu
 from bench.program import (
     build_environment,
     dynamic_symbol,
     elf_program,
     killed_late,
     library_of,
+    on_cpu,
     text,
 )
 from bench.replay import CLOCK, replay
@@ -234,6 +237,7 @@ class Ltrace(Tool):
 _PLAIN, _KERNEL = Tool(), KernelUprobe()
 _TOOLS: tuple[Tool, ...] = (_PLAIN, Ours(), _KERNEL, Bpftrace(), Ltrace())
 _QUICK_TOOLS = 3
+_PLACE = one_cpu()
 
 
 def _run(tool: Tool, job: _Prepared) -> _Ended:
@@ -277,16 +281,21 @@ def _counted(tool: Tool, job: _Prepared) -> tuple[_Ended, int | None]:
 class _Result:
     seconds: list[float] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
-    """To the run without a tool right before."""
+    """To the run without a tool right before, or right after."""
     hits: int | None = None
     not_measured: str | None = None
 
 
-def _one_round(tool: Tool, job: _Prepared, truth: int | None, result: _Result) -> None:
+def _one_round(
+    tool: Tool, job: _Prepared, truth: int | None, result: _Result, tool_first: bool
+) -> None:
+    counted = _counted(tool, job) if tool_first and tool is not _PLAIN else None
     plain = _run(_PLAIN, job)
     if plain.status != 0:
         raise NotMeasured(f"without a tool it ends with status {plain.status}")
-    ended, hits = (plain, None) if tool is _PLAIN else _counted(tool, job)
+    if tool is _PLAIN:
+        counted = plain, None
+    ended, hits = counted or _counted(tool, job)
     if tool is not _PLAIN:
         if (ended.status, ended.output) != (plain.status, plain.output):
             raise NotMeasured(
@@ -319,7 +328,7 @@ def _compare(
             if result.not_measured is None:
                 show(f"{tool.name}, round {number + 1} of {rounds}")
                 try:
-                    _one_round(tool, job, truth, result)
+                    _one_round(tool, job, truth, result, tool_first=number % 2 == 1)
                 except NotMeasured as reason:
                     result.not_measured = str(reason)
     return results
@@ -345,9 +354,10 @@ def _results(name: str, quick: bool, progress: Callable[[str], None]) -> dict[st
             copy,
             folder,
         )
-        return _compare(
-            prepared, tools, 3 if quick else 5, lambda said: progress(f"{name}: {said}")
-        )
+        with on_cpu(_PLACE.tracer):
+            return _compare(
+                prepared, tools, 3 if quick else 5, lambda said: progress(f"{name}: {said}")
+            )
 
 
 @pytest.mark.parametrize(
@@ -387,4 +397,13 @@ def test_count(
             "disturbed": ratio.high - ratio.low > WIDE * ratio.median,
         }
     benchmark.group = f"malloc in a whole program: {job}"
-    replay(benchmark, result.seconds, kind="whole job", contestant=tool, job=job, **facts)
+    replay(
+        benchmark,
+        result.seconds,
+        kind="whole job",
+        contestant=tool,
+        job=job,
+        placement=_PLACE.name,
+        cpus=[_PLACE.tracer, _PLACE.tracee],
+        **facts,
+    )

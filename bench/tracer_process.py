@@ -33,21 +33,10 @@ def bind(cpu: int) -> None:
 def apart(work: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
     """What `work` gives in a process of its own; raises `NotMeasured` with what it raised."""
     gc.collect()
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _answer(work, writer)
-    os.close(writer)
-    try:
-        said = _read_line(reader, time.monotonic() + _BOUND_SECONDS)
-    finally:
-        os.close(reader)
-        # Its session holds the target and whatever else it has started.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)  # it has no session yet, if we were interrupted
-        os.waitpid(pid, 0)
+    # Ours to remove: a child that is killed cleans up nothing. What it has started may not have
+    # died yet, and still write.
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        said = _said_by_child(work, folder)
     if not said.endswith(b"\n"):
         raise NotMeasured(said.decode())
     answer: dict[str, Any] = json.loads(said)
@@ -57,9 +46,28 @@ def apart(work: Callable[[], Mapping[str, float]]) -> Mapping[str, float]:
     return values
 
 
-def _answer(work: Callable[[], Mapping[str, float]], writer: int) -> None:
+def _said_by_child(work: Callable[[], Mapping[str, float]], folder: str) -> bytes:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _answer(work, writer, folder)
+    os.close(writer)
+    try:
+        return _read_line(reader, time.monotonic() + _BOUND_SECONDS)
+    finally:
+        os.close(reader)
+        # Its session holds the target and whatever else it has started.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # it has no session yet, if we were interrupted
+        os.waitpid(pid, 0)
+
+
+def _answer(work: Callable[[], Mapping[str, float]], writer: int, folder: str) -> None:
     """In the child, which ends here: nothing of pytest's is flushed or cleaned up twice."""
     os.setsid()
+    os.environ["TMPDIR"] = tempfile.tempdir = folder
     # The collector shall not walk through, and so copy, all that pytest has.
     gc.freeze()
     try:

@@ -32,7 +32,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        return str(self.facts.get("contestant", self.name))
+        return str(self.facts.get("label", self.facts.get("contestant", self.name)))
 
     @property
     def kind(self) -> str:

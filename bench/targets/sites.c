@@ -36,7 +36,8 @@ enum { WARM_UP = 200 };
 
 #define DEFINE(name, before, instruction, after)                                                   \
     __asm__(".text\n.balign 64\n.globl hot_" #name ", site_" #name "\n.type hot_" #name            \
-            ", @function\nhot_" #name ": " before "\nsite_" #name ": " instruction "\n" after      \
+            ", @function\nhot_" #name ": .cfi_startproc\n" before "\nsite_" #name ": "             \
+            instruction "\n" after "\n.cfi_endproc"                                               \
             "\n.size hot_" #name ", . - hot_" #name "\n");                                         \
     extern long hot_##name(long, const char *, long);
 #define ROW(name, before, instruction, after) {#name, hot_##name},
