@@ -26,6 +26,9 @@ _CONTESTANTS: tuple[Contestant, ...] = (
     PerfStat(),
     Bpftrace(),
 )
+_WORKS = ("handler", "registers", "argument", "fetchargs", "filter", "return", "stack")
+_WORK_ROUNDS = 3
+"""What they add does not depend on the instruction: test_tasks.py measures it well, at one."""
 _LOOPS_AT = "endbr"
 """The one instruction that the loops know."""
 _QUICK_SITES = ("endbr", "nop", "load", "nop5")
@@ -78,3 +81,31 @@ def test_instruction(
         instruction=place.instruction,
         kernel_name=place.kernel_name,
     )
+
+
+@functools.cache
+def _works(
+    contestants: tuple[Contestant, ...], site: str, plan: Plan, progress: Callable[[str], None]
+) -> dict[str, Measurement]:
+    def show(text: str) -> None:
+        progress(f"{site}: {text}")
+
+    short = Plan(_WORK_ROUNDS, plan.seconds)
+    return run_contest(contestants, SITES[site], Task.COUNT, one_cpu(), short, show)
+
+
+@pytest.mark.full_only
+@pytest.mark.parametrize("contestant", [Ours(work).name for work in _WORKS])
+@pytest.mark.parametrize("site", [site for site in SITES if SITES[site].at_entry])
+def test_work_at_instruction(
+    site: str,
+    contestant: str,
+    plan: Plan,
+    progress: Callable[[str], None],
+    book: Callable[..., None],
+    chosen: Callable[[Sequence[Contestant]], tuple[Contestant, ...]],
+) -> None:
+    """The same work at other instructions: whether one of them is treated otherwise."""
+    works = chosen([Ours(work) for work in _WORKS])
+    result = _works(works, site, plan, progress)[contestant]
+    book(result, "the same work at each instruction", kind="work at instructions")

@@ -21,6 +21,7 @@ from bench.contestants.kernel_uprobe import TracefsUprobe
 from bench.contestants.lldb import Lldb
 from bench.contestants.ours import Ours
 from bench.contestants.tracers import Ltrace, Uftrace
+from bench.contestants.unavailable import UNAVAILABLE
 from bench.job import SITES, Placement, Task, placements
 from bench.replay import CLOCK
 
@@ -51,6 +52,7 @@ _CONTESTANTS: tuple[Contestant, ...] = (
     PerfStat(),
     Bpftrace(),
     PerfTrace(),
+    *UNAVAILABLE,
 )
 _RETURNS: tuple[Contestant, ...] = (
     Ours("return"),

@@ -169,7 +169,20 @@ def _work(results: Results) -> str:
         for name, entries in results.groups().items()
         if entries[0].kind in ("work at a hit", "stack")
     ]
-    return "\n\n".join(("## What is done at a hit", *parts)) if parts else ""
+    parts.append(_work_at_instructions(results))
+    return "\n\n".join(("## What is done at a hit", *filter(None, parts))) if any(parts) else ""
+
+
+def _work_at_instructions(results: Results) -> str:
+    entries = results.of_kind("work at instructions")
+    sites = list(dict.fromkeys(str(entry.facts["site"]) for entry in entries))
+    works = list(dict.fromkeys(entry.label for entry in entries))
+    if not entries:
+        return ""
+    cells = {(entry.label, entry.facts["site"]): times(entry.median) for entry in entries}
+    rows = [(work, *(cells.get((work, site), "-") for site in sites)) for work in works]
+    text = table(("what is done", *sites), rows, numbers=len(sites))
+    return f"### {entries[0].group.capitalize()}\n\nOn one CPU; medians of three rounds.\n\n{text}"
 
 
 _PRIMITIVES = {
@@ -299,7 +312,17 @@ def _group(name: str, entries: list[Entry]) -> str:
     return f"### {name[0].upper()}{name[1:]}\n\n{_where(entries).capitalize()}.\n\n{text}"
 
 
-_SHOWN = ("layer", "primitive", "scaling", "work at a hit", "stack", "peer", "not hit", "whole job")
+_SHOWN = (
+    "layer",
+    "primitive",
+    "scaling",
+    "work at a hit",
+    "work at instructions",
+    "stack",
+    "peer",
+    "not hit",
+    "whole job",
+)
 
 
 def _others(results: Results, drawn: _Pictures) -> str:
