@@ -58,6 +58,10 @@ def write_report(results: Results, document: Path, pictures: Path) -> None:
     document.write_text("\n\n".join(part for part in parts if part) + "\n")
 
 
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _machine(results: Results) -> str:
     known = results.machine
     weak = {
@@ -143,7 +147,7 @@ def _peers(results: Results, drawn: _Pictures) -> str:
     for name, entries in results.groups().items():
         if name.startswith(_PEERS):
             title = name.removeprefix(_PEERS)
-            parts.append(f"### {title[0].upper()}{title[1:]}\n\n{costs(entries, 'tool')}")
+            parts.append(f"### {_upper(title)}\n\n{costs(entries, 'tool')}")
             parts.append(
                 drawn.add(
                     name,
@@ -165,7 +169,7 @@ def _peers(results: Results, drawn: _Pictures) -> str:
 
 def _work(results: Results) -> str:
     parts = [
-        f"### {name[0].upper()}{name[1:]}\n\n{costs(entries, 'what is done')}"
+        f"### {_upper(name)}\n\n{costs(entries, 'what is done')}"
         for name, entries in results.groups().items()
         if entries[0].kind in ("work at a hit", "stack")
     ]
@@ -182,7 +186,7 @@ def _work_at_instructions(results: Results) -> str:
     cells = {(entry.label, entry.facts["site"]): times(entry.median) for entry in entries}
     rows = [(work, *(cells.get((work, site), "-") for site in sites)) for work in works]
     text = table(("what is done", *sites), rows, numbers=len(sites))
-    return f"### {entries[0].group.capitalize()}\n\nOn one CPU; medians of three rounds.\n\n{text}"
+    return f"### {_upper(entries[0].group)}\n\nOn one CPU; medians of three rounds.\n\n{text}"
 
 
 _PRIMITIVES = {
@@ -229,8 +233,8 @@ def _scaling(results: Results, drawn: _Pictures) -> str:
         for entry in points:
             series.setdefault(str(entry.facts["series"]), []).append(entry)
         first = points[0].facts
-        parts.append(f"### {curve[0].upper()}{curve[1:]}")
-        parts.append(f"{str(first['y_name']).capitalize()}; {_where(points)}.")
+        parts.append(f"### {_upper(curve)}")
+        parts.append(f"{_upper(str(first['y_name']))}; {_where(points)}.")
         parts.append(_points(series, str(first["x_name"])))
         if any(len(one) > 1 for one in series.values()):
             parts.append(
@@ -309,7 +313,7 @@ def _group(name: str, entries: list[Entry]) -> str:
         for entry in entries
     ]
     text = table(("", "takes", "times the first", ""), rows, numbers=3)
-    return f"### {name[0].upper()}{name[1:]}\n\n{_where(entries).capitalize()}.\n\n{text}"
+    return f"### {_upper(name)}\n\n{_upper(_where(entries))}.\n\n{text}"
 
 
 _SHOWN = (
@@ -336,7 +340,7 @@ def _others(results: Results, drawn: _Pictures) -> str:
         if figure["group"] != "growth":
             by_group.setdefault(str(figure["group"]), []).append(figure)
     for name, figures in by_group.items():
-        parts.append(f"### {name[0].upper()}{name[1:]}")
+        parts.append(f"### {_upper(name)}")
         if figures[0].get("kind") == "plan shares":
             parts.append(_shares(figures, drawn))
         rows = [
