@@ -26,7 +26,10 @@ _CONTESTANTS: tuple[Contestant, ...] = (
     PerfStat(),
     Bpftrace(),
 )
-_WORKS = ("handler", "registers", "argument", "fetchargs", "filter", "return", "stack")
+_WORKS: tuple[Contestant, ...] = tuple(
+    Ours(work)
+    for work in ("handler", "registers", "argument", "fetchargs", "filter", "return", "stack")
+)
 _WORK_ROUNDS = 3
 """What they add does not depend on the instruction: test_tasks.py measures it well, at one."""
 _LOOPS_AT = "endbr"
@@ -95,7 +98,7 @@ def _works(
 
 
 @pytest.mark.full_only
-@pytest.mark.parametrize("contestant", [Ours(work).name for work in _WORKS])
+@pytest.mark.parametrize("contestant", [each.name for each in _WORKS])
 @pytest.mark.parametrize("site", [site for site in SITES if SITES[site].at_entry])
 def test_work_at_instruction(
     site: str,
@@ -106,6 +109,6 @@ def test_work_at_instruction(
     chosen: Callable[[Sequence[Contestant]], tuple[Contestant, ...]],
 ) -> None:
     """The same work at other instructions: whether one of them is treated otherwise."""
-    works = chosen([Ours(work) for work in _WORKS])
+    works = chosen(_WORKS)
     result = _works(works, site, plan, progress)[contestant]
     book(result, "the same work at each instruction", kind="work at instructions")
