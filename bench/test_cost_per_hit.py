@@ -86,17 +86,6 @@ def test_instruction(
     )
 
 
-@functools.cache
-def _works(
-    contestants: tuple[Contestant, ...], site: str, plan: Plan, progress: Callable[[str], None]
-) -> dict[str, Measurement]:
-    def show(text: str) -> None:
-        progress(f"{site}: {text}")
-
-    short = Plan(_WORK_ROUNDS, plan.seconds)
-    return run_contest(contestants, SITES[site], Task.COUNT, one_cpu(), short, show)
-
-
 @pytest.mark.full_only
 @pytest.mark.parametrize("contestant", [each.name for each in _WORKS])
 @pytest.mark.parametrize("site", [site for site in SITES if SITES[site].at_entry])
@@ -109,6 +98,6 @@ def test_work_at_instruction(
     chosen: Callable[[Sequence[Contestant]], tuple[Contestant, ...]],
 ) -> None:
     """The same work at other instructions: whether one of them is treated otherwise."""
-    works = chosen(_WORKS)
-    result = _works(works, site, plan, progress)[contestant]
+    short = Plan(_WORK_ROUNDS, plan.seconds)
+    result = _contest(chosen(_WORKS), site, short, progress)[contestant]
     book(result, "the same work at each instruction", kind="work at instructions")
