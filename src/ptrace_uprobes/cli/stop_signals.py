@@ -1,8 +1,10 @@
 """The signals that ask us to end: detach cleanly, print the summary, exit.
 
-Python runs a signal's handler on the main thread between two bytecodes, wherever that is. So
-while something is traced a signal is noted, and what was registered is called; it raises
-only before and after, where nothing can be left half done.
+Python runs a signal's handler on the main thread between two bytecodes, wherever that is, in
+another handler too: signals that come faster than they are handled nest until the stack ends.
+So the first that comes has the others ignored. While something is traced it is noted, and
+what was registered is called; it raises only before and after, where nothing can be left
+half done.
 """
 
 from __future__ import annotations
@@ -56,8 +58,9 @@ class StopSignals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, before in self._before.items():
-            signal.signal(number, before if self.received is None else signal.SIG_IGN)
+        if self.received is None:
+            for number, before in self._before.items():
+                signal.signal(number, before)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -73,9 +76,12 @@ class StopSignals:
         """What runs inside may be given up, also after a signal that ended what was before it."""
         self._abandoning = True
         try:
+            self._dispose(self._handle)
             yield
         finally:
             self._abandoning = False
+            if self.received is not None:
+                self._dispose(signal.SIG_IGN)
 
     @contextmanager
     def calling(self, *actions: Callable[[], None]) -> Iterator[None]:
@@ -89,12 +95,17 @@ class StopSignals:
             self._actions = ()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._dispose(signal.SIG_IGN)
         is_first = self.received is None
         self.received = number
         self._act()
         # One is enough to end us: what is then written or tidied up is not broken off by the next.
         if not self._deferred and (is_first or self._abandoning):
             raise StopRequested(number)
+
+    def _dispose(self, disposition: Any) -> None:
+        for number in self._before:
+            signal.signal(number, disposition)
 
     def _act(self) -> None:
         for action in self._actions:
