@@ -22,16 +22,18 @@ $(VENV)/python.stamp:
 	@PYTHON='$(PYTHON)' sh .ci/make-venv '$(VENV)'
 	@touch $@
 
-# An editable install: a changed source file needs no new install, a changed pyproject.toml does.
-$(VENV)/run.stamp: pyproject.toml $(VENV)/python.stamp
+# An editable install: a changed file of Python needs no new install, one that it is built with does.
+BUILT_WITH := pyproject.toml hatch_build.py src/ptrace_uprobes/engine/_counting.c
+
+$(VENV)/run.stamp: $(BUILT_WITH) $(VENV)/python.stamp
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/test.stamp: pyproject.toml $(VENV)/python.stamp
+$(VENV)/test.stamp: $(BUILT_WITH) $(VENV)/python.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/run.stamp
 
-$(VENV)/bench.stamp: pyproject.toml $(VENV)/python.stamp
+$(VENV)/bench.stamp: $(BUILT_WITH) $(VENV)/python.stamp
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@ $(VENV)/run.stamp
 

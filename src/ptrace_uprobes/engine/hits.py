@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
+from ptrace_uprobes.engine.counting import is_int3
 from ptrace_uprobes.engine.hit_context import HitContext
 from ptrace_uprobes.engine.nonlocal_exits import NonlocalExits
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
@@ -33,12 +34,9 @@ from ptrace_uprobes.tracee import RunState, Thread
 
 __all__ = ["HitRunner"]
 
-_SI_CODE: Final = 2  # the int of that number in siginfo_t
-_SI_KERNEL: Final = 0x80
 _RIP: Final = ptrace_calls.USER_OFFSETS["rip"]
 _POKEUSER: Final = ptrace_calls.POKEUSER
 _GETREGS: Final = ptrace_calls.GETREGS
-_GETSIGINFO: Final = ptrace_calls.GETSIGINFO
 _SETREGS: Final = ptrace_calls.SETREGS
 _CONT: Final = ptrace_calls.CONT
 
@@ -54,8 +52,6 @@ class HitRunner:
         "_context",
         "_internal",
         "_post",
-        "_signal_info",
-        "_signal_info_pointer",
         "_state",
         "_stop_counting",
         "_workers",
@@ -85,8 +81,6 @@ class HitRunner:
         self._buffer = UserRegs()
         self._buffer_pointer = ctypes.byref(self._buffer)
         self._context = HitContext()
-        self._signal_info = (ctypes.c_int * (ptrace_calls.SIGINFO_SIZE // 4))()
-        self._signal_info_pointer = ctypes.byref(self._signal_info)
 
     def close(self) -> None:
         self._workers.close()
@@ -97,11 +91,11 @@ class HitRunner:
         if thread.stepping is not None and self.stepper.finish(thread, rip):
             return
         placed: PlacedSite | None = thread.placed.get(rip)
-        if placed is not None and (placed.certain or self.is_int3(thread.tid)):
+        if placed is not None and (placed.certain or is_int3(thread.tid)):
             self.hit(thread, placed)
             return
         record: SpaceRecord | None = thread.process.space.extra
-        if record is not None and rip in record.retired and self.is_int3(thread.tid):
+        if record is not None and rip in record.retired and is_int3(thread.tid):
             # Ran into the trap just before it was taken out: the instruction is whole again.
             address = record.retired[rip].address
             if record.traps.read_some(address, 1) != thread.process.space.architecture.breakpoint:
@@ -345,16 +339,6 @@ class HitRunner:
                 del record.goroutine_reentries[index]
                 return True
         return False
-
-    def is_int3(self, tid: int) -> bool:
-        """Whether the SIGTRAP that the thread stopped for is an int3's; not if it is gone.
-
-        Needed where RIP alone does not tell: behind an instruction of one byte, where any other
-        SIGTRAP may find the thread as well.
-        """
-        if fast_ptrace(_GETSIGINFO, tid, 0, self._signal_info_pointer) == -1:
-            return False
-        return self._signal_info[_SI_CODE] == _SI_KERNEL
 
     @staticmethod
     def _set_rip(tid: int, address: int) -> None:

@@ -1,7 +1,7 @@
 """The tracer's loop: wait, find out what stopped, act, let it go on.
 
-HOT PATH: `run` serves a hit that only has to be counted with four system calls and without
-calling another function of ours; everything else goes through `dispatch`.
+HOT PATH: hits that only have to be counted stay inside of `counting.serve`; those with a handler
+go on to `HitRunner.hit`, everything else to `dispatch`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from ptrace_uprobes.engine.births import Births
+from ptrace_uprobes.engine.counting import serve
 from ptrace_uprobes.engine.hits import HitRunner
 from ptrace_uprobes.engine.libraries import Libraries
 from ptrace_uprobes.engine.planting import Planter
@@ -24,13 +25,12 @@ from ptrace_uprobes.engine.signals import (
     leave_slot,
     restart_interrupted_wait,
 )
-from ptrace_uprobes.engine.state import WAIT_FLAGS, EngineState
+from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.errors import NoThreadToUse
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.child import kill_quietly
-from ptrace_uprobes.linux.ptrace_calls import TraceeGone, fast_ptrace
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 from ptrace_uprobes.linux.wait_status import (
-    TRAP_STOP,
     StopKind,
     decode_status,
 )
@@ -38,8 +38,6 @@ from ptrace_uprobes.tracee import AddressSpace, RunState, Thread
 
 __all__ = ["Tracer"]
 
-_FAIR_BURST: Final = 16
-"""Stops served before all that are ready are taken together, the doorbell's among them."""
 _SYSCALL_ENTRY: Final = -1
 """`Thread.stop_event` at a syscall-entry-stop."""
 
@@ -67,52 +65,18 @@ class Tracer:
 
     def run(self) -> None:
         """Serve events until `done` is set or nothing is traced any more."""
-        # HOT PATH. Locals for all that a counted hit touches.
+        # HOT PATH: `serve` is.
         state = self.state
-        events = state.events
-        threads = state.threads
-        waitpid = os.waitpid
-        ptrace = fast_ptrace
-        flags = WAIT_FLAGS
-        trap_stop = TRAP_STOP
-        is_int3 = self.hits.is_int3
-        peekuser, pokeuser, cont = (
-            ptrace_calls.PEEKUSER,
-            ptrace_calls.POKEUSER,
-            ptrace_calls.CONT,
-        )
-        rip_offset = ptrace_calls.USER_OFFSETS["rip"]
-        burst = 0
+        hit = self.hits.hit
         while not self.done:
-            if events:
-                tid, status = events.popleft()
-            else:
-                tid, status = waitpid(-1, flags)
-                burst += 1
-                if burst >= _FAIR_BURST:
-                    burst = 0
-                    state.drain()
-            if status == trap_stop and not state.frozen and not state.max_hits:
-                thread = threads.get(tid)
-                if thread is not None and not thread.reentries and thread.stepping is None:
-                    placed = thread.placed.get(ptrace(peekuser, tid, rip_offset, 0))
-                    if (
-                        placed is not None
-                        and not thread.syscall_mode
-                        and (placed.certain or is_int3(tid))
-                    ):
-                        count = placed.sole
-                        if count is not None:
-                            count.hits += 1
-                            ptrace(pokeuser, tid, rip_offset, placed.resume_c)
-                            ptrace(cont, tid, 0, 0)
-                            continue
-                        try:
-                            self.hits.hit(thread, placed)
-                        except TraceeGone:
-                            pass
-                        continue
-            self.dispatch(tid, status)
+            tid, status, thread, placed = serve(state)
+            if thread is None or placed is None:
+                self.dispatch(tid, status)
+                continue
+            try:
+                hit(thread, placed)
+            except TraceeGone:
+                pass
 
     def dispatch(self, tid: int, status: int) -> None:
         """Act on one wait status."""

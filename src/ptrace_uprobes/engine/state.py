@@ -65,6 +65,8 @@ class EngineState:
     probes: list[Probe] = field(default_factory=list)
     events: deque[tuple[int, int]] = field(default_factory=deque)
     """Statuses taken from the kernel and not yet acted on."""
+    burst: int = 0
+    """Stops taken one by one since the last time that all were taken that were ready."""
     frozen: bool = False
     """Threads that stop stay stopped."""
     doorbell: int = 0

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 import struct
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -44,6 +45,7 @@ __all__ = [
     "set_registers",
     "set_signal_info",
     "set_signal_mask",
+    "signal_code",
 ]
 
 PEEKTEXT: Final[int] = _binding.PTRACE_PEEKTEXT
@@ -163,6 +165,23 @@ def get_signal_info(tid: int) -> bytearray:
     info = (ctypes.c_char * SIGINFO_SIZE)()
     call(GETSIGINFO, tid, 0, ctypes.addressof(info))
     return bytearray(info.raw)
+
+
+class _SignalInfo(threading.local):
+    def __init__(self) -> None:
+        self.fields = (ctypes.c_int * (SIGINFO_SIZE // 4))()
+        self.pointer = ctypes.byref(self.fields)
+
+
+_signal_info = _SignalInfo()
+
+
+def signal_code(tid: int) -> int | None:
+    """`si_code` of a signal-delivery-stop; None if the thread is gone."""
+    # HOT PATH: one buffer for all calls of a thread of ours.
+    if fast_ptrace(GETSIGINFO, tid, 0, _signal_info.pointer) == -1:
+        return None
+    return _signal_info.fields[2]
 
 
 def set_signal_info(tid: int, info: bytes | bytearray) -> None:
