@@ -81,10 +81,11 @@ class ProcessMemory:
             return b""
         if self._fd < 0:
             return self._peek(address, size)
-        # Hot: nearly every read is whole at once.
+        # Hot: nearly every read is whole at once, or ends where the stack does. The kernel copies
+        # page by page and stops at the first that it cannot read (fs/proc/base.c, mem_rw).
         try:
             part = os.pread(self._fd, size, address)
-            if len(part) == size:
+            if len(part) == size or (part and not (address + len(part)) % _PAGE):
                 return part
         except OSError:
             pass  # looked at below

@@ -31,7 +31,7 @@ class History:
         """`levels`: an empty list, for the frames that are left."""
         self.levels = levels
         self._registers = registers
-        self._memory = memory
+        self.memory = memory
         self._known: dict[tuple[int, int], int] = {}
         self._depth = 0
 
@@ -44,7 +44,7 @@ class History:
             row.cfa_expression,
             (),
             lambda register: self._value(register, number, level),
-            self._memory.number,
+            self.memory.number,
             level[5],
         )
 
@@ -53,7 +53,7 @@ class History:
         kind, value, expression = rule
         cfa = level[1]
         if kind == Kind.OFFSET:
-            return self._memory.word(cfa + value)
+            return self.memory.word(cfa + value)
         if kind == Kind.VALUE_OFFSET:
             return cfa + value
         if kind == Kind.REGISTER:
@@ -64,10 +64,10 @@ class History:
             expression,
             (cfa,),
             lambda register: self._value(register, number, level),
-            self._memory.number,
+            self.memory.number,
             level[5],
         )
-        return self._memory.word(result) if kind == Kind.EXPRESSION else result
+        return self.memory.word(result) if kind == Kind.EXPRESSION else result
 
     def _value(self, register: int, number: int, level: Level) -> int:
         """A register as that level's function sees it."""

@@ -178,7 +178,7 @@ class Unwinder:
             module = self._module_of(pc, exact)
             if module is not None and 0 <= pc - bias - module.image.entry < _ENTRY_CODE:
                 return None
-            row = guess(StackMemory(self._read), code, pc, sp, bp, exact=exact)
+            row = guess(history.memory, code, pc, sp, bp, exact=exact)
             if row is None:
                 raise _CutHere(code.why)
         assert row is not None
