@@ -18,6 +18,7 @@ from bench.replay import record
 
 Contestants = tuple[Contestant, ...]
 
+_interrupted = False
 _absent: list[dict[str, str]] = []
 _figures: list[dict[str, Any]] = []
 
@@ -52,7 +53,14 @@ def pytest_benchmark_update_json(
     """What is missing is part of the result."""
     output_json["not_measured"] = _absent
     output_json["figures"] = _figures
+    output_json["interrupted"] = _interrupted
     output_json["quick"] = bool(config.getoption("--quick"))
+
+
+def pytest_keyboard_interrupt() -> None:
+    """What was measured is kept, and the report says that it is not all."""
+    global _interrupted
+    _interrupted = True
 
 
 @pytest.hookimpl(hookwrapper=True)

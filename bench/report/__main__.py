@@ -47,6 +47,8 @@ class _NobodyListens(Exception):
 
 
 def _say(text: str) -> None:
+    if sys.stdout is None:  # closed before we began: `>&-`
+        raise _NobodyListens("closed")
     try:
         print(text, flush=True)
     except OSError as error:

@@ -25,9 +25,14 @@ def introduction(results: Results) -> str:
         if results.quick
         else ""
     )
+    interrupted = (
+        "\n\n**This run was interrupted**: what it had measured by then is here, the rest is not."
+        if results.interrupted
+        else ""
+    )
     return f"""# What a hit costs
 
-Written by `python -m bench.report` from the results of `make bench`.{quick}
+Written by `python -m bench.report` from the results of `make bench`.{quick}{interrupted}
 
 **How it is measured.** The program under probe times itself: so many calls of one function, by its
 own CLOCK_MONOTONIC, after 200 calls that nobody times. A tool's start, its look-up of symbols and its

@@ -57,6 +57,8 @@ class Results:
     path: Path
     taken: str
     quick: bool
+    interrupted: bool
+    """It is not whole: Ctrl-C ended it."""
     machine: Mapping[str, Any]
     entries: tuple[Entry, ...]
     absent: tuple[Mapping[str, str], ...]
@@ -167,6 +169,7 @@ def _results(path: Path, data: object) -> Results:
         path=path,
         taken=_text(top, "datetime", "the file"),
         quick=bool(_has(top, "quick", "the file")),
+        interrupted=bool(top.get("interrupted", False)),
         machine=machine,
         entries=tuple(map(_entry, _list(top, "benchmarks"))),
         absent=tuple(map(_absent, _list(top, "not_measured"))),

@@ -277,6 +277,41 @@ def test_results_nested_without_end_are_refused(tmp_path: Path) -> None:
         read_results(path)
 
 
+def test_an_interrupted_run_keeps_what_it_has_and_says_that_it_is_not_all(tmp_path: Path) -> None:
+    # GIVEN a run that Ctrl-C ends when its first figure is there
+    path = tmp_path / "results.json"
+    code = (
+        "import os, signal, pytest\n"
+        "class Interrupt:\n"
+        "    def pytest_runtest_logreport(self, report):\n"
+        "        if report.when == 'teardown': os.kill(os.getpid(), signal.SIGINT)\n"
+        "options = ['-q', '-p', 'no:cacheprovider', '--quick']\n"
+        f"measure = ['bench/test_cost_per_hit.py', '-k', 'nop- and (boost or stop or probe)']\n"
+        f"pytest.main([*options, '--benchmark-json={path}', *measure], [Interrupt()])\n"
+    )
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=_ROOT, capture_output=True, check=True, timeout=_LIMIT)
+
+    # WHEN the report is made
+    found = read_results(path)
+    write_report(found, tmp_path / "benchmarks.md", tmp_path / "benchmarks")
+
+    # THEN it has the figure, and says that there was to be more
+    assert len(found.entries) == 1
+    assert "This run was interrupted" in (tmp_path / "benchmarks.md").read_text()
+
+
+def test_a_comparison_is_not_silent_when_standard_output_is_closed(results: Path) -> None:
+    command = f"exec {sys.executable} -m bench.report {results} --compare {results} >&-"
+    ended = subprocess.run(
+        ["sh", "-c", command], cwd=_ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "bench.report: error: standard output: closed\n",
+    )
+
+
 def test_a_comparison_that_nobody_takes_ends_with_one_line(results: Path) -> None:
     command = [sys.executable, "-m", "bench.report", str(results), "--compare", str(results)]
     reader, writer = os.pipe()
