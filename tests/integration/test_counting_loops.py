@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ptrace_uprobes.engine import counting, loop
+import ptrace_uprobes as pu
+from ptrace_uprobes.engine import counting, hits, loop
 from tests.support.build import build_target
 from tests.support.elf_tools import functions, instruction_addresses
 from tests.support.probed import run_plain, run_probed
@@ -24,6 +25,7 @@ _SHARED = ["shared", "brief", "on_timer"]
 def serve(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "python":
         monkeypatch.setattr(loop, "serve", counting.serve_in_python)
+        monkeypatch.setattr(hits, "go_on", counting.go_on_in_python)
     elif counting.serve is counting.serve_in_python:
         pytest.skip("the loop in C was not built, or is switched off")
     return str(request.param)
@@ -57,6 +59,20 @@ def test_threads_that_a_timer_interrupts_are_counted_exactly() -> None:
     assert report["strange_rips"] == 0
     assert probed.hits == {spec: report[spec] for spec in specs}
     assert not any(probed.missed.values())
+
+
+@pytest.mark.usefixtures("serve")
+def test_handlers_run_once_per_hit_of_every_thread() -> None:
+    threads: dict[int, int] = {}
+
+    def note(hit: pu.Hit) -> None:
+        threads[hit.tid] = threads.get(hit.tid, 0) + 1
+
+    specs = [f"own_{number}" for number in range(4)]
+    probed = run_probed([build_target("threads.c"), "4", "200"], specs, handler=note)
+
+    assert probed.outcome.status == 0
+    assert sorted(threads.values()) == [200] * 4
 
 
 @pytest.mark.usefixtures("serve")

@@ -8,6 +8,7 @@ _counting.c, which is used where it could be built: it saves about an eighth of 
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -19,11 +20,19 @@ from ptrace_uprobes.linux.ptrace_calls import fast_ptrace
 from ptrace_uprobes.linux.wait_status import TRAP_STOP
 from ptrace_uprobes.tracee import Thread
 
-__all__ = ["PURE_PYTHON_VARIABLE", "Stop", "is_int3", "serve", "serve_in_python"]
+__all__ = [
+    "PURE_PYTHON_VARIABLE",
+    "Stop",
+    "go_on",
+    "go_on_in_python",
+    "is_int3",
+    "serve",
+    "serve_in_python",
+]
 
 PURE_PYTHON_VARIABLE: Final = "PTRACE_UPROBES_PURE_PYTHON"
 """Set to anything but nothing, this environment variable has the loop in C not used."""
-_INTERFACE: Final = 1
+_INTERFACE: Final = 2
 _FAIR_BURST: Final = 16
 """Stops served before all that are ready are taken together, the doorbell's among them."""
 
@@ -79,14 +88,24 @@ def is_int3(tid: int) -> bool:
     return ptrace_calls.signal_code(tid) == ptrace_calls.SI_KERNEL
 
 
-def _choose() -> Callable[[EngineState], Stop]:
+def go_on_in_python(tid: int, address: int) -> bool:
+    """Have a stopped thread go on at `address`; False if it is gone."""
+    rip = ctypes.c_ulong(address)
+    if fast_ptrace(ptrace_calls.POKEUSER, tid, ptrace_calls.USER_OFFSETS["rip"], rip) == -1:
+        return False
+    fast_ptrace(ptrace_calls.CONT, tid, 0, 0)
+    return True
+
+
+def _choose() -> tuple[Callable[[EngineState], Stop], Callable[[int, int], bool]]:
+    in_python = serve_in_python, go_on_in_python
     if os.environ.get(PURE_PYTHON_VARIABLE):
-        return serve_in_python
+        return in_python
     try:
         from ptrace_uprobes.engine import _counting
     except ImportError:
-        return serve_in_python
-    return _counting.serve if _counting.INTERFACE == _INTERFACE else serve_in_python
+        return in_python
+    return (_counting.serve, _counting.go_on) if _counting.INTERFACE == _INTERFACE else in_python
 
 
-serve: Final = _choose()
+serve, go_on = _choose()

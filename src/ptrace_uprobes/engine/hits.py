@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
-from ptrace_uprobes.engine.counting import is_int3
+from ptrace_uprobes.engine.counting import go_on, is_int3
 from ptrace_uprobes.engine.hit_context import HitContext
 from ptrace_uprobes.engine.nonlocal_exits import NonlocalExits
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
@@ -274,8 +274,14 @@ class HitRunner:
             if dirty and registers is not None:
                 registers.rip = placed.resume_at
                 ptrace_calls.set_registers(tid, registers)
-            elif fast_ptrace(_POKEUSER, tid, _RIP, placed.resume_c) == -1:
-                raise TraceeGone(tid)
+            elif not (self._state.frozen or thread.syscall_mode or thread.recheck_stop):
+                # HOT PATH: nearly every hit that has a handler.
+                thread.state = RunState.RUNNING
+                if not go_on(tid, placed.resume_at):
+                    raise TraceeGone(tid)
+                return
+            else:
+                self._set_rip(tid, placed.resume_at)
         elif placed.plan.mechanism is Mechanism.EMULATE:
             self._emulate(thread, placed, registers)
         elif placed.plan.mechanism is Mechanism.STEP:
