@@ -6,14 +6,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 # `make test ARGS="-k sort -x"` hands options to pytest.
 ARGS ?=
+# How long the soak's mixed load takes.
+SECONDS ?= 3600
 
 .DELETE_ON_ERROR:
-.PHONY: help run test soak bench bench-quick lint clean
+.PHONY: help run test soak load bench bench-quick lint clean
 
 help:
 	@echo 'make run     probe a real program: hits with registers, a stack and data'
 	@echo 'make test    the tests, within 8 minutes        (ARGS="-k NAME": options for pytest)'
-	@echo 'make soak    the tests that take long'
+	@echo 'make soak    the tests that take long, then an hour of mixed load (SECONDS=N)'
+	@echo 'make load    the mixed load alone, with exact books; .ci/run has 90 seconds of it'
 	@echo 'make bench   the measurements, beside the kernel and other tools (25 minutes; bench-quick: 3)'
 	@echo 'make lint    ruff, mypy --strict, import-linter'
 	@echo 'make clean   remove what the others made'
@@ -54,6 +57,11 @@ test: $(VENV)/test.stamp $(VENV)/programs.stamp
 
 soak: $(VENV)/test.stamp $(VENV)/programs.stamp
 	$(BIN)/python -m pytest -m soak $(ARGS)
+	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+
+# The mixed load alone: `make load SECONDS=180`, `make load ARGS="--seed 7 --only gated"`.
+load: $(VENV)/test.stamp $(VENV)/programs.stamp
+	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
 
 # Results go to bench-results/: JSON of pytest-benchmark, and a report with plots made of it.
 bench: $(VENV)/bench.stamp $(VENV)/peers.stamp

@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import signal
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -19,6 +20,7 @@ from typing import Final
 from ptrace_uprobes.errors import RemoteCallFailed
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import UserRegs
+from ptrace_uprobes.linux.signal_queue import send_again
 from ptrace_uprobes.linux.wait_status import StopKind, decode_status
 from ptrace_uprobes.tracee import Thread
 
@@ -38,6 +40,7 @@ _SYNCHRONOUS: Final = sum(
     )
 )
 _MAX_ERRNO: Final = 4095
+_SI_CODE: Final = 8
 _RETURN_TO_NOWHERE: Final = 0
 
 WaitFor = Callable[[int], int]
@@ -50,7 +53,7 @@ PutBack = Callable[[int, int], None]
 class RemoteCalls:
     """What can be run in the thread while its own state is kept aside."""
 
-    __slots__ = ("_gadget", "_put_back", "_saved", "_thread", "_wait_for")
+    __slots__ = ("_gadget", "_put_back", "_saved", "_thread", "_wait_for", "deliver_first", "held")
 
     def __init__(
         self,
@@ -65,6 +68,10 @@ class RemoteCalls:
         self._gadget = gadget
         self._wait_for = wait_for
         self._put_back = put_back
+        self.deliver_first = 0
+        """A signal that the thread's first run begins with."""
+        self.held: list[tuple[int, bytearray]] = []
+        """Signals that someone sent meanwhile and that we could not block: number and siginfo."""
 
     def syscall(self, number: int, *arguments: int) -> int:
         """The result of a system call; raises `RemoteCallFailed` with its errno."""
@@ -114,16 +121,27 @@ class RemoteCalls:
     ) -> UserRegs:
         tid = self._thread.tid
         ptrace_calls.set_registers(tid, registers)
+        deliver, self.deliver_first = self.deliver_first, 0
         while True:
-            ptrace_calls.call(request, tid)
+            ptrace_calls.call(request, tid, 0, deliver)
+            deliver = 0
             raw = self._wait_for(tid)
             status = decode_status(raw)
+            if status.kind is StopKind.SIGNAL and self._hold(status.code):
+                # One that was pending when the step's own SIGTRAP was due has taken its place:
+                # of a standard signal there is never a second (kernel/signal.c, legacy_queue).
+                after = ptrace_calls.get_registers(tid)
+                if request == ptrace_calls.SINGLESTEP and after.rip != registers.rip:
+                    return after
+                continue
             if status.kind is StopKind.SIGNAL and status.code == until:
                 return ptrace_calls.get_registers(tid)
             if status.kind is StopKind.SIGNAL and status.code == signal.SIGSTOP:
-                # Cannot be blocked: swallowed here, sent again when all is done.
-                self._thread.resume_signal = signal.SIGSTOP
+                # Cannot be blocked, and cannot be kept: a SIGCONT that follows ends a stop that
+                # has begun, and is lost on one that we would begin later. So it stops here.
+                deliver = signal.SIGSTOP
             elif status.kind is StopKind.GROUP_STOP:
+                # Run out of it; an interrupt brings it back when all is done, if it still holds.
                 self._thread.recheck_stop = True
             elif status.kind is StopKind.SIGNAL:
                 after = ptrace_calls.get_registers(tid)
@@ -141,6 +159,17 @@ class RemoteCalls:
                 self._put_back(tid, raw)
                 raise ptrace_calls.TraceeGone(tid)
 
+    def _hold(self, number: int) -> bool:
+        """Keep a signal that the program was sent; False for one that our own code raised."""
+        if not _SYNCHRONOUS & 1 << (number - 1):
+            return False
+        info = ptrace_calls.get_signal_info(self._thread.tid)
+        origin: int = struct.unpack_from("<i", info, _SI_CODE)[0]
+        if origin > 0:  # the kernel's (sigaction(2), si_code)
+            return False
+        self.held.append((number, info))
+        return True
+
 
 @contextmanager
 def remote_syscalls(
@@ -156,10 +185,13 @@ def remote_syscalls(
     mask = ptrace_calls.get_signal_mask(tid)
     ptrace_calls.set_signal_mask(tid, _ALL_SIGNALS & ~_SYNCHRONOUS)
     pending_signal = thread.resume_signal
-    info = ptrace_calls.get_signal_info(tid) if pending_signal else None
     thread.resume_signal = 0
+    calls = RemoteCalls(thread, saved, gadget, wait_for, put_back)
+    if pending_signal == signal.SIGSTOP:
+        pending_signal, calls.deliver_first = 0, pending_signal
+    info = ptrace_calls.get_signal_info(tid) if pending_signal else None
     try:
-        yield RemoteCalls(thread, saved, gadget, wait_for, put_back)
+        yield calls
     finally:
         try:
             ptrace_calls.set_registers(tid, saved)
@@ -168,8 +200,10 @@ def remote_syscalls(
             # Killed while we had it; its end is reported like any other.
             pass
         else:
+            if info is None and calls.held:
+                pending_signal, info = calls.held.pop(0)
+            for number, held in calls.held:
+                send_again(thread.process.pid, tid, number, held)
+            thread.resume_signal = pending_signal or calls.deliver_first
             if info is not None:
-                if thread.resume_signal == signal.SIGSTOP:
-                    os.kill(thread.process.pid, signal.SIGSTOP)
-                thread.resume_signal = pending_signal
                 ptrace_calls.set_signal_info(tid, info)

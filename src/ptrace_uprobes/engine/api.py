@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
+import itertools
 import os
 import signal
 import sys
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
@@ -15,11 +17,12 @@ from ptrace_uprobes.definition.condition_text import parse_filter
 from ptrace_uprobes.definition.definition import parse_definition
 from ptrace_uprobes.engine import attach as taking
 from ptrace_uprobes.engine.detach import detach_all
+from ptrace_uprobes.engine.in_place import is_in_place
 from ptrace_uprobes.engine.nonlocal_exits import WATCHED
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.engine.results import Result, SitePlan
 from ptrace_uprobes.engine.state import EngineState, Options, record_of
-from ptrace_uprobes.engine.tracing_thread import TracingThread
+from ptrace_uprobes.engine.tracing_thread import TracingThread, running_threads
 from ptrace_uprobes.errors import (
     EngineStopped,
     NoSuchProcess,
@@ -48,12 +51,23 @@ def _warn_on_stderr(text: str) -> None:
 
 _PATIENCE = 20
 _MOMENT = 0.002
+_LONGEST_EXEC = 10.0
+"""Seconds from where an exec drops the old memory to its report, with a machine under load."""
 
 
-def _stop_at_exit(reference: weakref.ReferenceType[Engine]) -> None:
-    engine = reference()
-    if engine is not None and not engine._thread.is_forked:
-        engine._stop("stopped")
+@functools.cache
+def _let_go_at_exit() -> None:
+    """An interpreter that ends with probes in place would leave its traps behind.
+
+    Registered once, not for each engine: nothing takes an entry of atexit's out of its list.
+    """
+    atexit.register(_stop_all)
+
+
+def _stop_all() -> None:
+    with contextlib.ExitStack() as stack:
+        for thread in running_threads():
+            stack.callback(thread.let_go)
 
 
 def _is_our_child(pid: int) -> bool:
@@ -154,9 +168,7 @@ class Engine:
 
     def _begin(self, first: Callable[[], None]) -> None:
         self._thread.start(first)
-        # An interpreter that ends with probes in place would leave its traps behind.
-        reference = weakref.ref(self)
-        atexit.register(_stop_at_exit, reference)
+        _let_go_at_exit()
 
     def _launch(self, argv: Sequence[str], env: Mapping[str, str] | None, cwd: str | None) -> None:
         def begin() -> None:
@@ -252,25 +264,33 @@ class Engine:
                     continue  # it ends, or execs, or is busy: then it is planted anew
 
     def _look_and_plant(self, space: AddressSpace, probe: Probe) -> None:
-        for _ in range(_PATIENCE):
+        tracer = self._tracer
+        begun = time.monotonic()
+        for attempt in itertools.count():
             try:
                 if not self._state.frozen and record_of(space).rendezvous is None:
                     # Nothing else tells us of what was loaded since the last look.
-                    self._tracer.planter.look_again(space)
-                self._tracer.planter.plant(space, [probe], strict=True)
-            except (TraceeGone, NoThreadToUse) as error:
-                # It ends, or execs: then it is planted anew when that is reported. Or it waits
-                # for a vfork child: then it is soon told of.
-                gone = error
-                if isinstance(error, NoThreadToUse):
-                    time.sleep(_MOMENT)
-                self._tracer.serve_pending()
+                    tracer.planter.look_again(space)
+                tracer.planter.plant(space, [probe], strict=True)
+            except UprobesError as error:
+                # It ends, or execs: then it is planted anew when that is reported, and whatever
+                # was found of it meanwhile says nothing. Or it waits for a vfork child: then it
+                # is soon told of.
+                tracer.serve_pending()
                 if not space.processes:
                     return
+                if is_in_place(record_of(space)):
+                    if not isinstance(error, (TraceeGone, NoThreadToUse)):
+                        raise
+                    if attempt >= _PATIENCE:
+                        if len(self._state.spaces()) == 1:
+                            raise
+                        return
+                elif time.monotonic() - begun > _LONGEST_EXEC:
+                    raise
+                time.sleep(_MOMENT)
             else:
                 return
-        if len(self._state.spaces()) == 1:
-            raise gone
 
     def _check_pending(self, probe: Probe) -> None:
         """A name that is nowhere now: wait for it, or say that it is unknown."""

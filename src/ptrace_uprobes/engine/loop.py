@@ -28,8 +28,8 @@ from ptrace_uprobes.engine.signals import (
 from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.errors import NoThreadToUse
 from ptrace_uprobes.linux import ptrace_calls
-from ptrace_uprobes.linux.child import kill_quietly
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
+from ptrace_uprobes.linux.signal_queue import send_again
 from ptrace_uprobes.linux.wait_status import (
     StopKind,
     decode_status,
@@ -213,10 +213,11 @@ class Tracer:
                     thread.recheck_stop = True
                 state.resume(thread, thread.resume_signal)
                 thread.resume_signal = 0
-            elif thread.resume_signal != held_back:
-                # A SIGSTOP that came meanwhile: whoever lets the thread go on knows nothing of it.
-                thread.resume_signal = held_back
-                kill_quietly(thread.process.pid, signal.SIGSTOP)
+            elif thread.resume_signal not in (0, held_back):
+                # One that came meanwhile: whoever lets the thread go on knows nothing of it.
+                number, thread.resume_signal = thread.resume_signal, held_back
+                info = ptrace_calls.get_signal_info(thread.tid)
+                send_again(thread.process.pid, thread.tid, number, info)
 
     def _stop_one(self, space: AddressSpace) -> tuple[Thread, bool]:
         """A thread that can be used, and whether it was held already, for another reason."""

@@ -38,7 +38,6 @@ __all__ = [
     "leave_slot",
     "note_reentry",
     "restart_interrupted_wait",
-    "send_again",
 ]
 
 _FAULTS: Final = frozenset(
@@ -61,13 +60,8 @@ _SI_ADDR: Final = 16  # si_addr and si_call_addr alike
 _REENTRIES_KEPT: Final = 64
 _RF: Final = 1 << 16
 _TF: Final = 1 << 8
-_SYS_RT_TGSIGQUEUEINFO: Final = 297
-_SYS_TGKILL: Final = 234
 _EINTR: Final = 4
 _ERESTARTNOHAND: Final = 514
-
-_libc = ctypes.PyDLL(None)
-_libc.syscall.restype = ctypes.c_long
 
 
 def fingerprint(registers: UserRegs, *, any_thread: bool = False) -> bytes:
@@ -180,13 +174,6 @@ def _deliver_in_slot(record: SpaceRecord, thread: Thread, number: int, slot: Slo
         _mend_address(thread.tid, info, slot)
     elif not fixup.executed:
         _note_reentry_at(record, thread, slot, registers)
-
-
-def send_again(pid: int, tid: int, number: int, info: bytearray) -> None:
-    """Queue a signal anew, with its siginfo where the kernel lets us (rt_tgsigqueueinfo(2))."""
-    buffer = (ctypes.c_char * len(info)).from_buffer_copy(info)
-    if _libc.syscall(_SYS_RT_TGSIGQUEUEINFO, pid, tid, number, ctypes.byref(buffer)) != 0:
-        _libc.syscall(_SYS_TGKILL, pid, tid, number)
 
 
 def is_fault(number: int, info: bytearray) -> bool:

@@ -10,11 +10,13 @@ import struct
 from typing import Final
 
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord, StepInProgress
-from ptrace_uprobes.engine.signals import ASYNCHRONOUS_SIGNALS, note_reentry, send_again
+from ptrace_uprobes.engine.signals import ASYNCHRONOUS_SIGNALS, note_reentry
 from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.errors import EngineBug
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import UserRegs
+from ptrace_uprobes.linux.signal_queue import send_again
+from ptrace_uprobes.linux.wait_status import STOPPING_SIGNALS
 from ptrace_uprobes.tracee import RunState, Thread
 
 __all__ = ["Stepper", "registers_at"]
@@ -89,9 +91,12 @@ class Stepper:
 
     def hold_signal(self, thread: Thread, number: int, info: bytearray) -> bool:
         """Keep a signal that came before the step until the step is done; False if it cannot
-        be kept. More of them wait in the kernel, which knows how to."""
+        be kept. More of them wait in the kernel, which knows how to.
+
+        One that stops is never kept: the SIGCONT that may follow has nothing to end until it
+        is delivered, and is lost (kernel/signal.c, prepare_signal)."""
         step: StepInProgress = thread.stepping
-        if step.held is not None or self._state.frozen:
+        if step.held is not None or self._state.frozen or number in STOPPING_SIGNALS:
             return False
         step.held = (number, info)
         step.mask = ptrace_calls.get_signal_mask(thread.tid)

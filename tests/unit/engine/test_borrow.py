@@ -9,6 +9,7 @@ import pytest
 from ptrace_uprobes.engine import loop
 from ptrace_uprobes.engine.loop import Tracer
 from ptrace_uprobes.engine.state import EngineState, Options
+from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.tracee import RunState, Thread
 from tests.support.fake_tracee import FakeMemory, a_record, a_thread
 
@@ -33,13 +34,14 @@ def test_a_thread_in_a_handler_is_lent_and_stays_in_it() -> None:
     assert thread.busy
 
 
-def test_a_stop_signal_that_a_lent_thread_swallowed_is_sent_again(
+def test_a_signal_that_came_while_a_thread_was_lent_is_sent_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(loop, "kill_quietly", lambda *what: sent.append(what))
+    sent: list[tuple[int, ...]] = []
+    monkeypatch.setattr(loop, "send_again", lambda *what: sent.append(what[:3]))
+    monkeypatch.setattr(ptrace_calls, "get_signal_info", lambda tid: bytearray())
     thread = _in_a_handler()
     with _tracer().borrow(thread.process.space):
-        thread.resume_signal = signal.SIGSTOP
-    assert sent == [(thread.process.pid, signal.SIGSTOP)]
+        thread.resume_signal = signal.SIGTRAP
+    assert sent == [(thread.process.pid, thread.tid, signal.SIGTRAP)]
     assert thread.resume_signal == 0

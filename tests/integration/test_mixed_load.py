@@ -1,0 +1,138 @@
+"""What the soak has found: short loads that each of its findings once did not survive."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+import ptrace_uprobes as pu
+from ptrace_uprobes.engine.state import record_of
+from ptrace_uprobes.remote_syscall import RemoteCalls
+from tests.soak.leaks import Leaks
+from tests.soak.member import Member
+from tests.support.procfs import wait_until
+
+
+@contextmanager
+def _member(kind: str) -> Iterator[Member]:
+    member = Member(kind, seed=1)
+    try:
+        yield member
+    finally:
+        member.close()
+
+
+@contextmanager
+def _stopping_and_continuing(pid: int) -> Iterator[None]:
+    done = threading.Event()
+
+    def send() -> None:
+        while not done.wait(0.0005):
+            os.kill(pid, signal.SIGSTOP)
+            os.kill(pid, signal.SIGCONT)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        done.set()
+        sender.join()
+
+
+def _attach_probe_let_go(member: Member, times: int, mechanism: str = "auto") -> None:
+    for _ in range(times):
+        with pu.attach(member.pid, mechanism=mechanism) as engine:
+            engine.probe("own_work")
+            engine.start()
+            engine.probe("work")
+
+
+def test_a_sigtrap_of_the_programs_own_is_not_taken_for_the_end_of_a_call_made_in_it() -> None:
+    # GIVEN a program whose threads send each other SIGTRAP all the time
+    with _member("signals") as member:
+        member.open()
+        # WHEN memory is mapped into it and unmapped again and again
+        _attach_probe_let_go(member, 20)
+        member.noise()
+        # THEN that succeeded each time, and nothing of it was left behind
+        member.check_let_go()
+
+
+@pytest.mark.parametrize("mechanism", ["auto", "step"])
+def test_a_sigcont_is_not_lost_on_a_stop_that_we_held_back(mechanism: str) -> None:
+    # GIVEN a program that is stopped and at once continued, all the time
+    with _member("maps") as member, _stopping_and_continuing(member.pid):
+        member.open()
+        # WHEN it is attached to and probed
+        _attach_probe_let_go(member, 15, mechanism)
+        member.noise()
+    # THEN it still runs: `noise` has waited for it to do something
+
+
+@pytest.mark.parametrize("number", [signal.SIGTRAP, signal.SIGSTOP])
+def test_a_signal_that_comes_amidst_a_call_made_in_the_program_is_the_programs(
+    number: signal.Signals,
+) -> None:
+    # GIVEN a thread that is lent for calls of ours
+    with _member("signals") as member, pu.attach(member.pid) as engine:
+        record = record_of(engine._state.processes[member.pid].space)
+        handled = member.word("on_signal")
+
+        def work(remote: RemoteCalls) -> int:
+            # WHEN a signal that cannot be blocked comes before a call, and SIGCONT after it
+            os.kill(member.pid, number)
+            first = remote.syscall(39)  # getpid
+            os.kill(member.pid, signal.SIGCONT)
+            return first if first == remote.syscall(39) else -1
+
+        # THEN the calls are made
+        assert engine._thread.call(lambda: engine._tracer.regions.call(record, work)) == member.pid
+        # and the program gets its signal: one it handles, or a stop that is over already
+        if number == signal.SIGTRAP:
+            wait_until("it is handled", lambda: member.word("on_signal") == handled + 1)
+        noted = member.word("signals")
+        wait_until("it runs", lambda: member.word("signals") > noted)
+
+
+def test_a_probe_may_be_added_at_any_moment_of_a_program_that_execs_all_the_time() -> None:
+    with _member("execs") as member:
+        member.open()
+        with pu.attach(member.pid, follow_forks=True) as engine:
+            engine.start()
+            for _ in range(40):
+                engine.probe("own_work").remove()
+        member.noise()
+        member.check_let_go()
+
+
+def test_a_probe_may_be_added_at_any_moment_of_a_family_whose_children_end() -> None:
+    with _member("forks") as member:
+        member.open()
+        with pu.attach(member.pid, follow_forks=True) as engine:
+            engine.start()
+            for _ in range(40):
+                engine.probe("libc:usleep").remove()
+        member.noise()
+        member.check_let_go()
+
+
+def test_an_engine_leaves_nothing_behind_in_the_process_that_embeds_it() -> None:
+    with _member("threads") as member:
+        _attach_probe_let_go(member, 2)
+        callbacks, leaks = atexit._ncallbacks(), Leaks()
+        first = leaks.take()
+        _attach_probe_let_go(member, 3)
+        last = leaks.take()
+        assert atexit._ncallbacks() == callbacks
+        assert (last.descriptors, last.threads, last.zombies) == (
+            first.descriptors,
+            first.threads,
+            first.zombies,
+        )

@@ -1,0 +1,78 @@
+"""Ends a run that hangs, and says where everything stood."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from ptrace_uprobes.engine.tracing_thread import running_threads
+from tests.support.procfs import descendants
+
+__all__ = ["Watchdog", "describe_hang"]
+
+
+def describe_hang(what: str) -> None:
+    """Tell where every thread of ours stands, in Python and in the kernel, and all below us."""
+    sys.stdout.flush()
+    print(f"hang: {what}", file=sys.stderr, flush=True)
+    faulthandler.dump_traceback(all_threads=True)
+    for tracing in running_threads():
+        state = tracing.tracer.state
+        print(f"engine: frozen {state.frozen}, events {list(state.events)}", file=sys.stderr)
+        for thread in state.threads.values():
+            names = [name for name in type(thread).__slots__ if name != "process"]
+            print({name: getattr(thread, name) for name in names}, file=sys.stderr)
+    print(_processes(), file=sys.stderr, flush=True)
+
+
+def _processes() -> str:
+    """Where each thread of this process and of all below it stands, in the kernel's words."""
+    lines = []
+    for pid in (os.getpid(), *descendants(os.getpid())):
+        try:
+            tids = os.listdir(f"/proc/{pid}/task")
+        except FileNotFoundError:
+            continue
+        for tid in tids:
+            lines.append(f"--- {pid}/{tid}")
+            for name in ("comm", "wchan", "syscall", "status", "stack"):
+                try:
+                    text = Path(f"/proc/{pid}/task/{tid}/{name}").read_text()
+                except OSError as error:
+                    text = f"({error.strerror})"
+                if name == "status":
+                    wanted = ("State", "TracerPid", "SigPnd", "ShdPnd", "SigBlk", "PPid")
+                    text = "\n".join(line for line in text.splitlines() if line.startswith(wanted))
+                lines.append(f"{name}: {text.strip()}")
+    return "\n".join(lines)
+
+
+class Watchdog:
+    """Wants to be fed; if it is not for `patience` seconds, it tells all and ends the process."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._fed = time.monotonic()
+        self._doing = "starting"
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def feed(self, doing: str) -> None:
+        """Something new begins, namely `doing`."""
+        self._doing = doing
+        self._fed = time.monotonic()
+
+    def _watch(self) -> None:
+        while time.monotonic() - self._fed < self._patience:
+            time.sleep(1)
+        describe_hang(f"{self._patience:.0f} s at: {self._doing}")
+        # No clean-up can be trusted: some thread waits in the kernel. Our end frees the tracees.
+        for pid in descendants(os.getpid()):
+            try:
+                os.kill(pid, 9)
+            except ProcessLookupError:
+                continue
+        os._exit(3)
