@@ -14,6 +14,7 @@ __all__ = [
     "BadAddress",
     "BadFilter",
     "BadSpec",
+    "CommandEnded",
     "CommandNotExecutable",
     "CommandNotFound",
     "EngineBug",
@@ -222,6 +223,16 @@ class CommandNotExecutable(UprobesError, PermissionError):
     def __init__(self, command: str, why: str) -> None:
         self.command = command
         super().__init__(f"cannot execute {command}: {why}")
+
+
+class CommandEnded(UprobesError):
+    """The COMMAND was killed before its first instruction; the exit status is its own."""
+
+    def __init__(self, command: str, number: int) -> None:
+        self.command = command
+        self.number = number
+        self.exit_status = 128 + number
+        super().__init__(f"{command} was killed by signal {number} before it began")
 
 
 class HandlerLoadError(UprobesError, ImportError):

@@ -190,20 +190,28 @@ def remote_syscalls(
     if pending_signal == signal.SIGSTOP:
         pending_signal, calls.deliver_first = 0, pending_signal
     info = ptrace_calls.get_signal_info(tid) if pending_signal else None
-    try:
-        yield calls
-    finally:
+
+    def give_back(pending: int, facts: bytearray | None) -> None:
         try:
             ptrace_calls.set_registers(tid, saved)
             ptrace_calls.set_signal_mask(tid, mask)
         except ptrace_calls.TraceeGone:
-            # Killed while we had it; its end is reported like any other.
-            pass
-        else:
-            if info is None and calls.held:
-                pending_signal, info = calls.held.pop(0)
-            for number, held in calls.held:
-                send_again(thread.process.pid, tid, number, held)
-            thread.resume_signal = pending_signal or calls.deliver_first
-            if info is not None:
-                ptrace_calls.set_signal_info(tid, info)
+            return  # killed while we had it; its end is reported like any other
+        if facts is None and calls.held:
+            pending, facts = calls.held.pop(0)
+        for number, held in calls.held:
+            send_again(thread.process.pid, tid, number, held)
+        thread.resume_signal = pending or calls.deliver_first
+        if facts is not None:
+            ptrace_calls.set_signal_info(tid, facts)
+
+    try:
+        yield calls
+    except ptrace_calls.TraceeGone:
+        # Its end is reported like any other. Or a sister's exec has taken its number: what it had
+        # in its registers would send the new program astray.
+        raise
+    except BaseException:
+        give_back(pending_signal, info)
+        raise
+    give_back(pending_signal, info)

@@ -14,11 +14,10 @@ from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.base import Architecture
 from ptrace_uprobes.errors import MemoryFault
 from ptrace_uprobes.linux.memory import ProcessMemory
+from ptrace_uprobes.linux.process_info import CLOCK_GRAIN
 
 __all__ = ["TrapTable"]
 
-_CLOCK_GRAIN = 0.05
-"""Seconds; /proc tells when a process began in hundredths."""
 _JOIN = 512
 """Traps closer than this are written in one go: a write costs about what copying 2 KiB does."""
 
@@ -54,7 +53,7 @@ class TrapTable:
         other = TrapTable(memory, architecture)
         other._originals = dict(self._originals)
         other._sorted = None
-        if self._changed_at < forked_at - _CLOCK_GRAIN or not memory.by_file:
+        if self._changed_at < forked_at - CLOCK_GRAIN or not memory.by_file:
             other._armed = dict(self._armed)
         else:
             # Traps came or went at about that time: only the child's memory can tell.

@@ -11,8 +11,10 @@ from enum import Enum
 from typing import Any
 
 from ptrace_uprobes.arch.base import Architecture
+from ptrace_uprobes.errors import NoSuchProcess
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.memory import ProcessMemory, ProgramMemory
+from ptrace_uprobes.linux.process_info import read_status
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 
 __all__ = ["AddressSpace", "Process", "RunState", "Thread"]
@@ -57,6 +59,14 @@ class AddressSpace:
                     return thread
         return None
 
+    def is_ending(self) -> bool:
+        """Whether its last process is giving its memory back."""
+        thread = self.any_thread()
+        try:
+            return thread is None or not read_status(thread.tid).has_memory
+        except NoSuchProcess:
+            return True
+
     def threads(self) -> list[Thread]:
         return [thread for process in self.processes for thread in process.threads.values()]
 
@@ -65,7 +75,7 @@ class Process:
     """A thread group. `launched`: our own child. `followed`: the user named it, or its parent
     is followed; else it is traced only for as long as it shares a followed one's memory."""
 
-    __slots__ = ("exec_count", "followed", "launched", "pid", "space", "threads")
+    __slots__ = ("exec_count", "followed", "launched", "lost_threads", "pid", "space", "threads")
 
     def __init__(
         self, pid: int, space: AddressSpace, *, launched: bool = False, followed: bool = True
@@ -76,6 +86,8 @@ class Process:
         self.threads: dict[int, Thread] = {}
         self.space = space
         self.exec_count = 0
+        self.lost_threads = False
+        """An exec has ended threads of it, in whatever they were about."""
         space.processes[self] = None
 
     def move_to(self, space: AddressSpace) -> None:

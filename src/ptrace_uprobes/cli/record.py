@@ -77,7 +77,10 @@ def _run(
             except pu.EngineStopped:
                 # A stop signal, or the program's own end, came before its probes.
                 if signals.received is None and engine.result().exit_status is None:
-                    raise
+                    if not options.pids:
+                        raise
+                    pid = options.pids[0]
+                    raise pu.NoSuchProcess(pid, "; it ended before it was probed") from None
             result = engine.run(timeout=options.duration, max_hits=options.max_hits)
         sink.on_failure = None
     with signals.deferred(), signals.calling(sink.hasten):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import itertools
 import os
 import signal
 import sys
@@ -49,7 +48,7 @@ def _warn_on_stderr(text: str) -> None:
     sys.stderr.flush()
 
 
-_PATIENCE = 20
+_PATIENCE = 2.0
 _MOMENT = 0.002
 _LONGEST_EXEC = 10.0
 """Seconds from where an exec drops the old memory to its report, with a machine under load."""
@@ -237,11 +236,13 @@ class Engine:
         state.probes.append(probe)
         try:
             for space in state.spaces():
-                self._look_and_plant(space, probe)
+                self._patiently(space, lambda space: self._look_and_plant(space, probe))
             if probe.pending:
                 self._check_pending(probe)
             for space in state.spaces():
-                self._tracer.libraries.follow(record_of(space))
+                self._patiently(
+                    space, lambda space: self._tracer.libraries.follow(record_of(space))
+                )
         except BaseException:
             probe.removed = True
             state.probes.remove(probe)
@@ -264,29 +265,33 @@ class Engine:
                     continue  # it ends, or execs, or is busy: then it is planted anew
 
     def _look_and_plant(self, space: AddressSpace, probe: Probe) -> None:
-        tracer = self._tracer
+        if not self._state.frozen and record_of(space).rendezvous is None:
+            # Nothing else tells us of what was loaded since the last look.
+            self._tracer.planter.look_again(space)
+        self._tracer.planter.plant(space, [probe], strict=True)
+
+    def _patiently(self, space: AddressSpace, act: Callable[[AddressSpace], None]) -> None:
+        """Do what may find the program at its end, in an exec, or busy."""
         begun = time.monotonic()
-        for attempt in itertools.count():
+        while True:
             try:
-                if not self._state.frozen and record_of(space).rendezvous is None:
-                    # Nothing else tells us of what was loaded since the last look.
-                    tracer.planter.look_again(space)
-                tracer.planter.plant(space, [probe], strict=True)
+                act(space)
             except UprobesError as error:
                 # It ends, or execs: then it is planted anew when that is reported, and whatever
                 # was found of it meanwhile says nothing. Or it waits for a vfork child: then it
                 # is soon told of.
-                tracer.serve_pending()
+                self._tracer.serve_pending()
                 if not space.processes:
                     return
+                waited = time.monotonic() - begun
                 if is_in_place(record_of(space)):
                     if not isinstance(error, (TraceeGone, NoThreadToUse)):
                         raise
-                    if attempt >= _PATIENCE:
+                    if waited > _PATIENCE:
                         if len(self._state.spaces()) == 1:
                             raise
                         return
-                elif time.monotonic() - begun > _LONGEST_EXEC:
+                elif waited > _LONGEST_EXEC:
                     raise
                 time.sleep(_MOMENT)
             else:
@@ -520,7 +525,9 @@ class Engine:
             return None
         if self._state.exit_status is None:
             try:
-                _, status = os.waitpid(self._state.launched, 0)
+                # One that was killed while it was let go may yet stop on its way out.
+                while os.WIFSTOPPED(status := os.waitpid(self._state.launched, 0)[1]):
+                    pass
             except ChildProcessError:
                 return None
             self._state.note_exit(self._state.launched, status)

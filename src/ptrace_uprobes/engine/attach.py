@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Final
@@ -12,9 +13,11 @@ from typing import Final
 from ptrace_uprobes.engine.loop import Tracer
 from ptrace_uprobes.engine.state import WAIT_FLAGS, is_exec_stop, record_of
 from ptrace_uprobes.errors import (
+    CommandEnded,
     CommandNotExecutable,
     CommandNotFound,
     NoSuchProcess,
+    NotPermitted,
     UnsupportedTracee,
     UprobesError,
     UsageError,
@@ -28,11 +31,15 @@ from ptrace_uprobes.linux.permission import (
 )
 from ptrace_uprobes.linux.process_info import read_status, thread_ids
 from ptrace_uprobes.linux.ptrace_calls import SeizeOptions, TraceeGone
+from ptrace_uprobes.linux.seizing import Seizing
 from ptrace_uprobes.tracee import AddressSpace, Process, RunState, Thread
 
 __all__ = ["attach", "launch"]
 
 _SIGKILL: Final = 9
+_EXEC_LIMIT: Final = 10.0
+_LOOKS: Final = 30
+_MOMENT: Final = 0.001
 _DEFAULT_PATH: Final = "/bin:/usr/bin"
 
 
@@ -45,16 +52,40 @@ def attach(tracer: Tracer, pid: int) -> Process:
     pid = status.tgid
     if pid in state.processes:
         return state.processes[pid]
+    with Seizing() as seizing:
+        process = _seize_all(tracer, pid, seizing)
+    try:
+        tracer.planter.look_again(process.space)
+    except TraceeGone:
+        pass  # its end is reported like any other
+    record_of(process.space).relocated = True
+    return process
+
+
+def _seize_all(tracer: Tracer, pid: int, seizing: Seizing) -> Process:
+    state = tracer.state
     process = None
     seized_first = 0
-    patience = 3
+    patience = _LOOKS
+    deadline = time.monotonic() + _EXEC_LIMIT
     try:
         while True:
             fresh = [tid for tid in thread_ids(pid) if tid not in state.threads]
             seized = 0
             for tid in fresh:
-                if not _seize(pid, tid, patience):
-                    continue
+                try:
+                    if not _seize(pid, tid, patience, seizing):
+                        continue
+                except InterruptedError:
+                    # A sister execs, which waits for those that are ours to be gone.
+                    if time.monotonic() > deadline:
+                        raise NotPermitted(
+                            pid, "a thread of it is in an exec that does not end; try again"
+                        ) from None
+                    tracer.serve_pending()
+                    process = state.processes.get(pid)
+                    seized = 1
+                    break
                 seized += 1
                 seized_first = seized_first or tid
                 if process is None:
@@ -77,8 +108,6 @@ def attach(tracer: Tracer, pid: int) -> Process:
         raise
     if process is None:
         raise NoSuchProcess(pid, "; it ended just now")
-    tracer.planter.look_again(process.space)
-    record_of(process.space).relocated = True
     return process
 
 
@@ -92,12 +121,14 @@ def _release(tid: int) -> None:
         pass
 
 
-def _seize(pid: int, tid: int, patience: int) -> bool:
+def _seize(pid: int, tid: int, patience: int, seizing: Seizing) -> bool:
     """False if the thread ended meanwhile, or is ours already through its parent's clone."""
     try:
-        ptrace_calls.call(ptrace_calls.SEIZE, tid, 0, SeizeOptions.ALL)
+        seizing.seize(tid)
     except TraceeGone:
         return False
+    except InterruptedError:
+        raise
     except OSError as error:
         try:
             status = read_status(tid)
@@ -106,8 +137,9 @@ def _seize(pid: int, tid: int, patience: int) -> bool:
         if status.tracer == os.getpid() or _tracer_is_ours(status.tracer):
             return False
         if status.state in "ZX" or patience > 0:
-            # A thread on its way out is refused as well; another look at the list decides.
-            os.sched_yield()
+            # A thread on its way out is refused as well, and one in the middle of an exec;
+            # another look at the list decides.
+            time.sleep(_MOMENT)
             return False
         raise explain_refusal(pid, error) from error
     return True
@@ -133,24 +165,46 @@ def launch(
     child = spawn_paused(paths, argv, environment, directory)
     try:
         ptrace_calls.call(ptrace_calls.SEIZE, child.pid, 0, SeizeOptions.ALL)
+        # What it is before its exec: the same as we are.
+        space = AddressSpace(child.pid, architecture_of(os.getpid()))
     except OSError as error:
-        reason = explain_refusal(child.pid, error)
+        reason = _why_not_seized(child.pid, argv[0], error)
         child.abandon()
         kill_quietly(child.pid, _SIGKILL)
-        os.waitpid(child.pid, 0)
+        _wait_for_end(child.pid)
         raise reason from error
-    process = state.new_process(
-        child.pid, AddressSpace(child.pid, architecture_of(child.pid)), launched=True
-    )
+    process = state.new_process(child.pid, space, launched=True)
     thread = state.new_thread(child.pid, process)
     state.launched = child.pid
     state.frozen = True
     try:
         _run_to_first_instruction(tracer, child, thread, argv[0], directory)
+    except NoSuchProcess as error:
+        # What it was killed by before us is how it ended.
+        raise _killed(argv[0], _end(tracer, thread)) from error
     except BaseException:
         _end(tracer, thread)
         raise
     return process
+
+
+def _why_not_seized(pid: int, command: str, error: OSError) -> UprobesError:
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is not None:
+        return CommandEnded(command, ended.si_status)
+    return explain_refusal(pid, error)
+
+
+def _wait_for_end(pid: int) -> int:
+    """The raw status of our child's end."""
+    while True:
+        _, status = os.waitpid(pid, WAIT_FLAGS)
+        if not os.WIFSTOPPED(status):
+            return status
+
+
+def _killed(command: str, status: int) -> UprobesError:
+    return CommandEnded(command, os.WTERMSIG(status) or _SIGKILL)
 
 
 def _run_to_first_instruction(
@@ -162,9 +216,10 @@ def _run_to_first_instruction(
         # The stop after exec's own is the one before the program's first instruction.
         status = state.wait_for(child.pid)
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
-            failure = child.failure() if os.WIFEXITED(status) else 0
             state.forget_thread(thread)
-            raise _why_not_started(command, failure, directory)
+            if os.WIFSIGNALED(status):
+                raise _killed(command, status)
+            raise _why_not_started(command, child.failure(), directory)
         if is_exec_stop(status):
             architecture_of(child.pid)  # while it can still be kept from running
         tracer.dispatch(child.pid, status)
@@ -182,14 +237,16 @@ def _run_to_first_instruction(
         raise UnsupportedTracee(child.pid, f"{command} ended before it began")
 
 
-def _end(tracer: Tracer, thread: Thread) -> None:
-    """Kill what cannot be probed, before it has run anything, and take its end."""
+def _end(tracer: Tracer, thread: Thread) -> int:
+    """Kill what cannot be probed, before it has run anything, and take its end; gives its raw
+    status."""
     if thread.tid not in tracer.state.threads:
-        return  # it has ended
+        return _SIGKILL  # it has ended
     kill_quietly(thread.tid, _SIGKILL)
-    while os.WIFSTOPPED(tracer.state.wait_for(thread.tid)):
+    while os.WIFSTOPPED(status := tracer.state.wait_for(thread.tid)):
         thread.resume()
     tracer.state.forget_thread(thread)
+    return status
 
 
 def _check_words(words: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ with CLONE_VM, as by vfork, shares its parent's memory, and so its traps, until 
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Final
 
 from ptrace_uprobes.engine.libraries import Libraries
@@ -95,13 +96,16 @@ class Births:
     def _on_birth(self, parent: Thread, event: int) -> None:
         state = self._state
         child = ptrace_calls.get_event_message(parent.tid)
+        if event == ptrace_calls.EVENT_VFORK:
+            parent.in_vfork = True
         try:
-            tgid = read_status(child).tgid
+            status = read_status(child)
         except NoSuchProcess:
             state.early.pop(child, None)
             return
-        if event == ptrace_calls.EVENT_VFORK:
-            parent.in_vfork = True
+        if child in state.threads or status.tracer != threading.get_native_id():
+            return  # taken for an orphan, and let go by now
+        tgid = status.tgid
         if state.placement is not None:
             state.placement.inherit(child, parent.tid)
         if tgid == parent.process.pid:
@@ -110,7 +114,7 @@ class Births:
             shared = event == ptrace_calls.EVENT_VFORK or self._shares_memory(parent, child)
             space = parent.process.space
             if not shared:
-                space = self._copy_of(space, child)
+                space = self.copy_of(space, child)
             process = state.new_process(tgid, space, followed=state.options.follow_forks)
             state.new_thread(child, process).new = True
             self._returns.inherit(state.threads[child], parent)
@@ -156,9 +160,9 @@ class Births:
 
     def _shares_memory(self, parent: Thread, child: int) -> bool:
         """CLONE_VM without CLONE_THREAD: as kcmp(2) says, or the call's own flags."""
-        result = _libc.syscall(_SYS_KCMP, parent.tid, child, _KCMP_VM, 0, 0)
-        if result >= 0:
-            return bool(result == 0)
+        shared = self.share_memory(parent.tid, child)
+        if shared is not None:
+            return shared
         registers = ptrace_calls.get_registers(parent.tid)
         if registers.orig_rax == _SYS_CLONE:
             return bool(registers.rdi & _CLONE_VM)
@@ -167,16 +171,23 @@ class Births:
             return bool(int.from_bytes(data, "little") & _CLONE_VM)
         return bool(registers.orig_rax == _SYS_VFORK)
 
-    def _copy_of(self, space: AddressSpace, child: int) -> AddressSpace:
+    @staticmethod
+    def share_memory(one: int, other: int) -> bool | None:
+        """Whether two threads have the same memory; None if the kernel does not tell."""
+        result: int = _libc.syscall(_SYS_KCMP, one, other, _KCMP_VM, 0, 0)
+        return result == 0 if result >= 0 else None
+
+    def copy_of(self, space: AddressSpace, child: int) -> AddressSpace:
         """The engine's record of a forked child's memory: traps and slots are there too."""
         copy = AddressSpace(child, space.architecture)
         old: SpaceRecord | None = space.extra
         if old is None:
             return copy
+        forked_at = started_at(child)
         new = SpaceRecord(
             copy,
-            old.traps.copy_for(copy.memory, space.architecture, started_at(child)),
-            old.slots.copy_for(copy.memory),
+            old.traps.copy_for(copy.memory, space.architecture, forked_at),
+            old.slots.copy_for(copy.memory, forked_at),
             retired=dict(old.retired),
             modules=old.modules,
             mappings=old.mappings,
@@ -200,6 +211,7 @@ class Births:
         state = self._state
         process = thread.process
         former = ptrace_calls.get_event_message(thread.tid)
+        process.lost_threads = process.lost_threads or len(process.threads) > 1
         for other in list(process.threads.values()):
             self._returns.thread_ended(other)
             if other is not thread:
@@ -221,6 +233,8 @@ class Births:
         if old is not None and self._is_copy(process):
             old.traps.abandon()
             self._returns.space_ended(old)
+        if self._is_copy(process):
+            state.note_end_of(process.space)
         process.move_to(AddressSpace(process.pid, architecture))
         if not process.followed:
             # A vfork child that was traced only for its parent's memory is free now.

@@ -193,6 +193,8 @@ class HitRunner:
             try:
                 handler(hit)
             except BaseException as error:  # noqa: BLE001  # whatever it is, the target lives
+                if isinstance(error, (TraceeGone, MemoryFault)):
+                    ptrace_calls.peek_user(thread.tid, "rip")  # no fault of the handler's if gone
                 self._handler_raised(count, error)
             finally:
                 state.current = None

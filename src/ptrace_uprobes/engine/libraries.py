@@ -199,6 +199,7 @@ class Libraries:
 
     def adopt(self, record: SpaceRecord) -> None:
         """A followed child's memory: have it hold the traps that its parent's does."""
+        record.slots.complete()
         sites = record.sites()
         for key in [
             key

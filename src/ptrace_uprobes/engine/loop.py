@@ -16,6 +16,7 @@ from ptrace_uprobes.engine.births import Births
 from ptrace_uprobes.engine.counting import serve
 from ptrace_uprobes.engine.hits import HitRunner
 from ptrace_uprobes.engine.libraries import Libraries
+from ptrace_uprobes.engine.orphans import Orphans
 from ptrace_uprobes.engine.planting import Planter
 from ptrace_uprobes.engine.regions import Regions
 from ptrace_uprobes.engine.returns import Returns
@@ -59,6 +60,7 @@ class Tracer:
         self.libraries = Libraries(state, self.planter)
         self.returns = Returns(self.planter)
         self.births = Births(state, self.libraries, self.regions, self.returns)
+        self.orphans = Orphans(state, self.births)
         self.hits = HitRunner(state, self.libraries.on_internal, post, limit_reached, self.returns)
         self._on_ring = on_ring
         self.done = False
@@ -93,12 +95,15 @@ class Tracer:
         except TraceeGone:
             # Killed between two of our calls: waitpid will tell how it ended.
             thread.state = RunState.RUNNING
+        # Not only by an end: the last one may be a child that is let go.
+        self.done = self.done or not state.processes
 
     def _dispatch_unknown(self, tid: int, status: int) -> None:
         if os.WIFSTOPPED(status):
             # On its way out: a child that was killed before or while it was let go.
             if not self.state.let_exit(tid, status):
                 self.state.early[tid] = status
+                self.orphans.adopt()
         else:
             self.state.early.pop(tid, None)
             self.state.note_exit(tid, status)
@@ -108,7 +113,8 @@ class Tracer:
         kind = decoded.kind
         if kind in (StopKind.EXITED, StopKind.KILLED):
             self.births.on_end(thread, status)
-            self.done = self.done or not self.state.processes
+            if self.state.early:
+                self.orphans.adopt()
             return
         thread.state = RunState.STOPPED
         thread.stop_event = 0

@@ -20,6 +20,7 @@ from ptrace_uprobes.errors import (
     BadAddress,
     InstructionRefused,
     MemoryFault,
+    NoSuchProcess,
     NoThreadToUse,
     RemoteCallFailed,
     UprobesError,
@@ -71,14 +72,23 @@ class Planter:
     # -- what is mapped
 
     def look_again(self, space: AddressSpace) -> list[Module]:
-        """Read the mappings anew and drop what lay in modules that are gone; gives the new."""
+        """Read the mappings anew and drop what lay in modules that are gone; gives the new.
+
+        Raises `TraceeGone` if the process is ending.
+        """
         record = record_of(space)
         thread = space.any_thread()
         if thread is None:
-            return []
+            raise TraceeGone(record.space.memory.tid)
         # A thread's number serves as well as the process's, and is better where the leader
         # has exited before the others: a zombie shows no mappings.
-        record.mappings = read_maps(thread.tid)
+        try:
+            mappings = read_maps(thread.tid)
+        except NoSuchProcess:
+            mappings = []
+        if not mappings:
+            raise TraceeGone(thread.tid)  # it has given its memory back
+        record.mappings = mappings
         modules = modules_of(thread.tid, record.mappings, record.traps.read)
         # Not by its end: the dynamic linker maps a library piece by piece.
         here = {(m.path, m.bias) for m in modules}

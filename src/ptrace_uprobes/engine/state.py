@@ -25,6 +25,7 @@ _WALL: Final = 0x40000000
 _WNOTHREAD: Final = 0x20000000
 _EXIT_STOP: Final = ptrace_calls.EVENT_EXIT << 8 | 5  # SIGTRAP
 _EXEC_STOP: Final = ptrace_calls.EVENT_EXEC << 8 | 5  # SIGTRAP
+_ENDED_KEPT: Final = 8
 WAIT_FLAGS: Final = _WALL | _WNOTHREAD
 """Every kind of child, but only this thread's: the embedding program's are not ours to reap."""
 
@@ -78,6 +79,8 @@ class EngineState:
     detaching: bool = False
     live: bool = False
     """Probes hold traps: `Engine.run` or `start` has been called."""
+    ended: deque[AddressSpace] = field(default_factory=lambda: deque(maxlen=_ENDED_KEPT))
+    """Those that are no more, the last one first: what forked from them may be found later."""
     max_hits: int = 0
     total_hits: int = 0
     current: Thread | None = None
@@ -250,6 +253,18 @@ class EngineState:
             process.space.processes.pop(process, None)
             if not process.space.processes:
                 process.space.memory.close()
+                self.note_end_of(process.space)
+
+    def note_end_of(self, space: AddressSpace) -> None:
+        """Its last process has ended, or has exec'ed."""
+        self.ended.appendleft(space)
+
+    def note_exits(self) -> None:
+        """As `note_exit`, of what was taken from the kernel and is not acted on any more."""
+        while self.events:
+            tid, status = self.events.popleft()
+            if not os.WIFSTOPPED(status):
+                self.note_exit(tid, status)
 
     def note_exit(self, pid: int, status: int) -> None:
         """Remember how the launched command ended."""

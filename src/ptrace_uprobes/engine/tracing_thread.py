@@ -105,6 +105,8 @@ class TracingThread:
         self.check_process()
         if self.is_current():
             return function()
+        if self._ended.is_set():
+            raise EngineStopped
         answer: Future[Result] = Future()
 
         def run() -> None:
@@ -157,6 +159,7 @@ class TracingThread:
             self._run_calls()
             if not self._closing:
                 self.tracer.run()
+                self._run_orphans()
         except BaseException as error:  # noqa: BLE001  # raised by Engine.result
             if not self.is_forked:  # else a handler has forked, and the child came back here
                 self.failure = error
@@ -168,6 +171,16 @@ class TracingThread:
         self._ended.set()
         _running.discard(self)
         self._run_calls_after_the_end()
+
+    def _run_orphans(self) -> None:
+        """What the last processes left behind: let go of, or followed as they would have been."""
+        self._silence_doorbell()
+        while self.tracer.orphans.are_left():
+            self._hang_doorbell()
+            self.tracer.done = False
+            self.tracer.run()
+            self._silence_doorbell()
+        self._state.note_exits()
 
     def _rescue(self) -> None:
         """A fault of ours: whatever it was, no trap may stay behind in a program."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from ptrace_uprobes.arch.base import Architecture
@@ -20,22 +21,35 @@ __all__ = ["architecture_of", "check_can_be_probed", "explain_refusal"]
 
 _YAMA = Path("/proc/sys/kernel/yama/ptrace_scope")
 _ELF_HEADER_SIZE = 20
+_KTHREADD = 2
+"""The parent of all kernel threads."""
+_LOOKS = 30
+_MOMENT = 0.001
 
 
 def check_can_be_probed(pid: int) -> Status:
     """Refuse what can never be probed, before anything is done to it; returns its status."""
-    status = read_status(pid)
-    if status.tgid == os.getpid():
-        raise NotPermitted(pid, "it is this very process; trace it from another one")
-    alive = [tid for tid in thread_ids(status.tgid) if _state(tid) not in "ZX"]
-    if not alive:
-        raise UnsupportedTracee(pid, f"it has exited and is a zombie; its parent is {status.ppid}")
-    if status.state in "ZX":
-        status = read_status(alive[0])  # the leader has exited, other threads live
+    looks = _LOOKS
+    while True:
+        status = read_status(pid)
+        if status.tgid == os.getpid():
+            raise NotPermitted(pid, "it is this very process; trace it from another one")
+        alive = [tid for tid in thread_ids(status.tgid) if _state(tid) not in "ZX"]
+        if alive and status.state in "ZX":
+            status = read_status(alive[0])  # the leader has exited, other threads live
+        if status.tracer:
+            raise _already_traced(pid, status.tracer)
+        if alive and (status.has_memory or _KTHREADD in (status.ppid, status.tgid)):
+            break
+        # In an exec of another thread than the leader it looks for a moment as if it had ended.
+        looks -= 1
+        if not looks:
+            raise UnsupportedTracee(
+                pid, f"it has exited and is a zombie; its parent is {status.ppid}"
+            )
+        time.sleep(_MOMENT)
     if not status.has_memory:
         raise UnsupportedTracee(pid, f"{status.name} is a kernel thread; it has no user code")
-    if status.tracer:
-        raise _already_traced(pid, status.tracer)
     return status
 
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Final
 
 from ptrace_uprobes.errors import NoSuchProcess
 
-__all__ = ["Status", "command_name", "last_cpu", "read_status", "started_at", "thread_ids"]
+__all__ = [
+    "CLOCK_GRAIN",
+    "Status",
+    "command_name",
+    "last_cpu",
+    "process_ids",
+    "read_status",
+    "started_at",
+    "thread_ids",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,15 @@ def thread_ids(pid: int) -> list[int]:
         return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def process_ids() -> list[int]:
+    """All processes that /proc shows now."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+CLOCK_GRAIN: Final = 0.05
+"""How exact `started_at` is, with a margin, in seconds: /proc tells it in hundredths."""
 
 
 def started_at(pid: int) -> float:

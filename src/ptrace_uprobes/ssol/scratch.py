@@ -7,6 +7,7 @@ within 2 GiB of their sites, so that a RIP-relative operand needs only its displ
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.linux.maps import Mapping
 from ptrace_uprobes.linux.memory import ProcessMemory
+from ptrace_uprobes.linux.process_info import CLOCK_GRAIN
 from ptrace_uprobes.ssol.plan import Fixup, SlotCode
 
 __all__ = ["Region", "Slot", "SlotArea", "candidate_places", "padding_gaps"]
@@ -65,6 +67,10 @@ class Region:
         self.next = VirtAddr(address + size)
         return VirtAddr(address)
 
+    def is_begun_in(self, memory: ProcessMemory) -> bool:
+        """Whether the memory has this region as `SlotArea.add_region` began it."""
+        return memory.read_some(self.start, len(_GADGET)) == _GADGET
+
     def reaches(self, site: int) -> bool:
         return abs(self.start - site) < REACH and abs(self.end - site) < REACH
 
@@ -72,20 +78,35 @@ class Region:
 class SlotArea:
     """All slots of one address space."""
 
-    __slots__ = ("_cells", "_memory", "by_site", "padding", "regions")
+    __slots__ = (
+        "_cells",
+        "_changed_at",
+        "_codes",
+        "_is_complete",
+        "_memory",
+        "by_site",
+        "padding",
+        "regions",
+    )
 
     def __init__(self, memory: ProcessMemory) -> None:
         self._memory = memory
         self._cells: dict[int, Slot] = {}
+        self._codes: dict[VirtAddr, bytes] = {}
+        self._changed_at = 0.0
+        self._is_complete = True
         self.by_site: dict[int, Slot] = {}
         self.regions: list[Region] = []
         self.padding: list[tuple[VirtAddr, bytes]] = []
         """What stood in borrowed padding, to be put back."""
 
-    def copy_for(self, memory: ProcessMemory) -> SlotArea:
-        """The area of a forked child, whose memory is a copy."""
+    def copy_for(self, memory: ProcessMemory, forked_at: float) -> SlotArea:
+        """The area of a forked child, whose memory is a copy of what this one's was at
+        `forked_at` (CLOCK_BOOTTIME, in seconds)."""
         other = SlotArea(memory)
         other._cells = dict(self._cells)
+        other._codes = dict(self._codes)
+        other._is_complete = self._changed_at < forked_at - CLOCK_GRAIN
         other.by_site = dict(self.by_site)
         for region in self.regions:
             copy = Region(region.start, region.end, mapped=region.mapped)
@@ -93,6 +114,22 @@ class SlotArea:
             other.regions.append(copy)
         other.padding = list(self.padding)
         return other
+
+    def complete(self) -> None:
+        """Write what a forked child may lack, for it began before that was written."""
+        if self._is_complete:
+            return
+        self._is_complete = True
+        for region in self.regions:
+            self._memory.write(region.start, _GADGET)
+        regions = self.regions
+        self._write(
+            [
+                (start, code)
+                for start, code in self._codes.items()
+                if any(region.start <= start < region.end for region in regions)
+            ]
+        )
 
     def keep_mapped(self) -> None:
         """Forget regions that are not there: a fork may have come before they were mapped."""
@@ -141,10 +178,16 @@ class SlotArea:
         for cell in range(start >> _ALIGN_SHIFT, ((slot.end - 1) >> _ALIGN_SHIFT) + 1):
             self._cells[cell] = slot
         self.by_site[site] = slot
+        self._codes[start] = code.code
+        self._changed_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         return slot
 
     def write(self, codes: Sequence[tuple[VirtAddr, bytes]]) -> None:
         """Write many slots' code, neighbours in one go. Only for slots that nobody uses yet."""
+        self._write(codes)
+        self._changed_at = time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def _write(self, codes: Sequence[tuple[VirtAddr, bytes]]) -> None:
         ordered = sorted(codes)
         index = 0
         while index < len(ordered):

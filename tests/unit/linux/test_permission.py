@@ -169,7 +169,7 @@ def test_what_is_probed_is_checked_first(pretend: Pretend) -> None:
     pretend(SLEEPER)
     assert check_can_be_probed(PID) is SLEEPER
 
-    pretend(dataclasses.replace(SLEEPER, has_memory=False, name="kworker/0:1"))
+    pretend(dataclasses.replace(SLEEPER, has_memory=False, name="kworker/0:1", ppid=2))
     with pytest.raises(UnsupportedTracee, match="kworker/0:1 is a kernel thread"):
         check_can_be_probed(PID)
 

@@ -162,7 +162,7 @@ def test_the_area_of_a_forked_child_goes_its_own_way() -> None:
     # GIVEN a copy
     area, memory = _area()
     slot = area.enter(SITE, next(area.allocate(SITE, 20)), _code(20, 0))
-    copy = area.copy_for(FakeMemory(AREA, memory.read(AREA, 16 * PAGE)))
+    copy = area.copy_for(FakeMemory(AREA, memory.read(AREA, 16 * PAGE)), 0.0)
 
     # THEN it knows the slots of before, and what either takes next is its own affair
     assert copy.at(slot.start) is slot
