@@ -148,7 +148,11 @@ def explain_missing(spec: Spec, modules: Sequence[Module]) -> UprobesError:
         if not searched:
             return ModuleNotLoaded(spec.module, tuple(module.name for module in modules))
     if spec.name is None:
-        return BadAddress(spec.address or 0, "no program or library is loaded there")
+        return BadAddress(
+            spec.address or 0,
+            "no program or library is loaded there; code that belongs to no file, as that of a "
+            "just-in-time compiler, cannot be probed",
+        )
     where = _names(searched)
     if spec.is_glob:
         return SymbolNotFound(spec.place, where)
