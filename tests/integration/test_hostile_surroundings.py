@@ -7,7 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,7 @@ def _or_skip(wrapper: Sequence[str], *words: str) -> None:
 
 
 @pytest.fixture
-def open_folder(tmp_path: Path) -> Iterator[Path]:
+def open_folder(tmp_path: Path) -> Path:
     """A directory that every user may use."""
     for folder in (tmp_path, *tmp_path.parents[:2]):
         folder.chmod(0o755)
