@@ -126,6 +126,7 @@ class Thread:
         "syscall_entry",
         "syscall_mode",
         "tid",
+        "trap_action",
         "trap_due",
     )
 
@@ -157,6 +158,8 @@ class Thread:
         """PTRACE_INTERRUPT is on its way."""
         self.trap_due = False
         """Its next stop will be a SIGTRAP that is queued already: no need to interrupt it."""
+        self.trap_action: bytes | None = None
+        """The program's own action for SIGTRAP, as the kernel has it, while it may be running."""
         self.new = False
         """Its first stop has not been seen."""
         self.in_group_stop = False

@@ -24,6 +24,7 @@ from ptrace_uprobes.engine.signals import (
 )
 from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.engine.stepping import Stepper, registers_at
+from ptrace_uprobes.engine.trap_handlers import TrapHandlers
 from ptrace_uprobes.engine.workers import Workers
 from ptrace_uprobes.errors import EngineBug, MemoryFault
 from ptrace_uprobes.linux import ptrace_calls
@@ -58,6 +59,7 @@ class HitRunner:
         "exits",
         "returns",
         "stepper",
+        "trap_handlers",
     )
 
     def __init__(
@@ -67,6 +69,7 @@ class HitRunner:
         post: Callable[[Callable[[], None]], None],
         limit_reached: Callable[[], None],
         returns: Returns,
+        trap_handlers: TrapHandlers,
     ) -> None:
         """`internal` serves the engine's own traps; `post` has a function called on the
         tracer's thread; `limit_reached` is called when --max-hits is."""
@@ -75,8 +78,9 @@ class HitRunner:
         self._post = post
         self._stop_counting = limit_reached
         self._workers = Workers()
-        self.stepper = Stepper(state)
+        self.stepper = Stepper(state, trap_handlers)
         self.returns = returns
+        self.trap_handlers = trap_handlers
         self.exits = NonlocalExits(returns)
         self._buffer = UserRegs()
         self._buffer_pointer = ctypes.byref(self._buffer)
@@ -102,12 +106,15 @@ class HitRunner:
                 self._set_rip(thread.tid, address)
                 self._state.resume(thread)
                 return
+        self.trap_handlers.entering(thread)
         deliver(self._state, thread, signal.SIGTRAP)
 
     def hit(self, thread: Thread, placed: PlacedSite) -> None:
         """A thread has reached a site."""
         thread.state = RunState.STOPPED
         thread.at_hit = placed
+        if thread.trap_action is not None:
+            self.trap_handlers.mend(thread)
         reentries = thread.reentries
         if placed.in_go:
             reentries = thread.process.space.extra.goroutine_reentries

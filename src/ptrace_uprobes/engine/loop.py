@@ -27,6 +27,7 @@ from ptrace_uprobes.engine.signals import (
     restart_interrupted_wait,
 )
 from ptrace_uprobes.engine.state import EngineState
+from ptrace_uprobes.engine.trap_handlers import TrapHandlers
 from ptrace_uprobes.errors import NoThreadToUse
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
@@ -61,7 +62,14 @@ class Tracer:
         self.returns = Returns(self.planter)
         self.births = Births(state, self.libraries, self.regions, self.returns)
         self.orphans = Orphans(state, self.births)
-        self.hits = HitRunner(state, self.libraries.on_internal, post, limit_reached, self.returns)
+        self.hits = HitRunner(
+            state,
+            self.libraries.on_internal,
+            post,
+            limit_reached,
+            self.returns,
+            TrapHandlers(self.regions),
+        )
         self._on_ring = on_ring
         self.done = False
 

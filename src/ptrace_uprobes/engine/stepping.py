@@ -12,6 +12,7 @@ from typing import Final
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord, StepInProgress
 from ptrace_uprobes.engine.signals import ASYNCHRONOUS_SIGNALS, note_reentry
 from ptrace_uprobes.engine.state import EngineState
+from ptrace_uprobes.engine.trap_handlers import TrapHandlers
 from ptrace_uprobes.errors import EngineBug
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import UserRegs
@@ -36,10 +37,11 @@ def registers_at(thread: Thread, placed: PlacedSite) -> UserRegs:
 class Stepper:
     """Steps threads through slots."""
 
-    __slots__ = ("_state",)
+    __slots__ = ("_state", "_trap_handlers")
 
-    def __init__(self, state: EngineState) -> None:
+    def __init__(self, state: EngineState, trap_handlers: TrapHandlers) -> None:
         self._state = state
+        self._trap_handlers = trap_handlers
 
     def begin(self, thread: Thread, placed: PlacedSite, registers: UserRegs | None) -> None:
         """Have the thread execute the instruction in its slot and stop after it."""
@@ -86,6 +88,8 @@ class Stepper:
         if step.placed.plan.fix_fip and step.placed.slot is not None:
             if ptrace_calls.get_fp_instruction_pointer(thread.tid) == step.placed.slot:
                 ptrace_calls.set_fp_instruction_pointer(thread.tid, step.placed.address)
+        if thread.trap_action is not None:
+            self._trap_handlers.mend(thread)  # the step's SIGTRAP is forced as well
         self._state.resume(thread, self._release_signal(thread, step))
         return True
 

@@ -103,7 +103,11 @@ class Seizing:
 
     def _break_off(self) -> None:
         """The signal is ours for a moment only: it is the program's that we are part of."""
-        page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        every = mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
+        try:
+            page = mmap.mmap(-1, mmap.PAGESIZE, prot=every)
+        except OSError:
+            return  # forbidden, by SELinux for instance: docs/limits.md
         page.write(_HANDLER)
         place = ctypes.c_char.from_buffer(page)
         ours = _Action(handler=ctypes.addressof(place), flags=_SA_SIGINFO)
