@@ -11,10 +11,8 @@ from enum import Enum
 from typing import Any
 
 from ptrace_uprobes.arch.base import Architecture
-from ptrace_uprobes.errors import NoSuchProcess
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.memory import ProcessMemory, ProgramMemory
-from ptrace_uprobes.linux.process_info import read_status
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 
 __all__ = ["AddressSpace", "Process", "RunState", "Thread"]
@@ -58,14 +56,6 @@ class AddressSpace:
                 if thread.state is not RunState.GONE:
                     return thread
         return None
-
-    def is_ending(self) -> bool:
-        """Whether its last process is giving its memory back."""
-        thread = self.any_thread()
-        try:
-            return thread is None or not read_status(thread.tid).has_memory
-        except NoSuchProcess:
-            return True
 
     def threads(self) -> list[Thread]:
         return [thread for process in self.processes for thread in process.threads.values()]

@@ -28,9 +28,9 @@ from typing import IO, Any
 
 import ptrace_uprobes as pu
 from ptrace_uprobes.cli.main import main as command
-from ptrace_uprobes.engine import births, signals
+from ptrace_uprobes.engine import births
 from ptrace_uprobes.engine.counting import PURE_PYTHON_VARIABLE
-from ptrace_uprobes.linux import memory, ptrace_calls
+from ptrace_uprobes.linux import memory, ptrace_calls, signal_queue
 from tests.support.build import build_target
 from tests.support.procfs import descendants, process_state
 
@@ -149,7 +149,7 @@ class _Clock:
         builtins.open = self.counted(builtins.open, "open")
         for call in ("process_vm_readv", "process_vm_writev"):
             setattr(memory._libc, call, self.counted(getattr(memory._libc, call), call))
-        for library in (births._libc, signals._libc):
+        for library in (births._libc, signal_queue._libc):
             setattr(library, "syscall", self.counted(library.syscall, "syscall"))  # noqa: B010
         # The package has a function of that name as well.
         taking: Any = importlib.import_module("ptrace_uprobes.engine.attach")
