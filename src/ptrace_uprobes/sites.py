@@ -58,7 +58,11 @@ class TrapTable:
         else:
             # Traps came or went at about that time: only the child's memory can tell.
             for address, original in self._originals.items():
-                if memory.read_some(address, 1) == self._trap:
+                if original == self._trap[0]:
+                    shown = address in self._armed  # the program's own looks the same
+                else:
+                    shown = memory.read_some(address, 1) == self._trap
+                if shown:
                     other._armed[address] = original
         return other
 
