@@ -16,12 +16,10 @@ import capstone
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.base import Architecture
-from ptrace_uprobes.arch.x86 import X86_64
+from ptrace_uprobes.arch.x86 import I386, X86_64
 from ptrace_uprobes.arch.x86_encoding import MAX_SIZE, Encoding, Family, Prefix, measure
 
-__all__ = ["Instruction", "decode"]
-
-_MASK = (1 << 64) - 1
+__all__ = ["Instruction", "decode", "decode_bits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +42,7 @@ class Instruction:
 
     @property
     def next_address(self) -> VirtAddr:
-        return VirtAddr((self.address + len(self.code)) & _MASK)
+        return VirtAddr((self.address + len(self.code)) & self.encoding.address_mask)
 
     @property
     def immediate(self) -> int:
@@ -65,13 +63,15 @@ class Instruction:
     @property
     def memory_target(self) -> VirtAddr:
         """The absolute address of a RIP-relative operand."""
-        mask = 0xFFFF_FFFF if self.encoding.prefixes & Prefix.ADDRESS_SIZE else _MASK
-        return VirtAddr((self.next_address + self.displacement) & mask)
+        target = self.next_address + self.displacement
+        if self.encoding.prefixes & Prefix.ADDRESS_SIZE:
+            target &= 0xFFFF_FFFF
+        return VirtAddr(target & self.encoding.address_mask)
 
     @property
     def branch_target(self) -> VirtAddr:
         """Where a relative branch goes."""
-        return VirtAddr((self.next_address + self.immediate) & _MASK)
+        return VirtAddr((self.next_address + self.immediate) & self.encoding.address_mask)
 
 
 def decode(code: bytes, address: VirtAddr, arch: Architecture = X86_64) -> Instruction | None:
@@ -79,27 +79,34 @@ def decode(code: bytes, address: VirtAddr, arch: Architecture = X86_64) -> Instr
 
     About 12 µs for bytes that were not seen before, 6 µs for those that were.
     """
-    if arch.elf_machine != X86_64.elf_machine:
-        return None
-    encoding = measure(code)
+    bits = _BITS.get(arch.elf_machine)
+    return None if bits is None else decode_bits(code, address, bits)
+
+
+_BITS = {X86_64.elf_machine: 64, I386.elf_machine: 32}
+
+
+def decode_bits(code: bytes, address: VirtAddr, bits: int) -> Instruction | None:
+    """`decode` for x86 by its mode: 64 or 32."""
+    encoding = measure(code, bits)
     if encoding is None:
         return None
     code = bytes(code[: encoding.size])
     is_branch = is_relative_branch(encoding)
     # A branch has one text for all targets; its own is put in below.
     key = code[: encoding.immediate_offset].ljust(encoding.size, b"\0") if is_branch else code
-    text = _text(key)
+    text = _text(key, bits)
     disputed = (text is None or text[0] != encoding.size) and not _is_undefined(encoding)
     if text is None:
         # Does capstone see a longer instruction here, or none at all?
-        text = _text(key + bytes(MAX_SIZE - len(key)))
+        text = _text(key + bytes(MAX_SIZE - len(key)), bits)
         if text is None:
             return None
     operands = text[2]
     if is_branch:
         following = address + encoding.size
         distance = int.from_bytes(code[encoding.immediate_offset :], "little", signed=True)
-        operands = hex(following + distance & _MASK)
+        operands = hex(following + distance & encoding.address_mask)
     return Instruction(address, code, text[1], operands, encoding, disputed)
 
 
@@ -128,14 +135,17 @@ def _is_undefined(encoding: Encoding) -> bool:
     )
 
 
-_disassembler = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+_disassemblers = {
+    64: capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64),
+    32: capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32),
+}
 _disassembler_lock = threading.Lock()  # a handle is not for two threads at once
 
 
 @lru_cache(maxsize=8192)
-def _text(code: bytes) -> tuple[int, str, str] | None:
+def _text(code: bytes, bits: int) -> tuple[int, str, str] | None:
     """Length, mnemonic and operands as capstone sees them at address 0."""
     with _disassembler_lock:
-        for _, size, mnemonic, operands in _disassembler.disasm_lite(code, 0, 1):
+        for _, size, mnemonic, operands in _disassemblers[bits].disasm_lite(code, 0, 1):
             return size, mnemonic, operands
     return None

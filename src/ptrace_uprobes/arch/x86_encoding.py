@@ -1,4 +1,4 @@
-"""Where the fields of a 64-bit-mode x86 instruction lie.
+"""Where the fields of an x86 instruction lie, in 64-bit mode or in 32-bit protected mode.
 
 Only lengths and positions, from the opcode maps of the Intel SDM (volume 2, appendix A)
 and AMD's APM (volume 3, appendix A). The planner decides by these bytes and not by a
@@ -10,8 +10,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
-__all__ = ["MAX_SIZE", "Encoding", "Family", "Prefix", "measure"]
+__all__ = ["MAX_SIZE", "Encoding", "Encoding32", "Family", "Prefix", "measure"]
 
 MAX_SIZE = 15
 
@@ -35,7 +36,8 @@ class Prefix:
     REP = 0x10
     FS = 0x20
     GS = 0x40
-    IGNORED_SEGMENT = 0x80
+    OTHER_SEGMENT = 0x80
+    """ES, CS, SS or DS: without effect in 64-bit mode."""
 
 
 _PREFIX_BITS = {
@@ -46,16 +48,23 @@ _PREFIX_BITS = {
     0xF3: Prefix.REP,
     0x64: Prefix.FS,
     0x65: Prefix.GS,
-    0x26: Prefix.IGNORED_SEGMENT,
-    0x2E: Prefix.IGNORED_SEGMENT,
-    0x36: Prefix.IGNORED_SEGMENT,
-    0x3E: Prefix.IGNORED_SEGMENT,
+    0x26: Prefix.OTHER_SEGMENT,
+    0x2E: Prefix.OTHER_SEGMENT,
+    0x36: Prefix.OTHER_SEGMENT,
+    0x3E: Prefix.OTHER_SEGMENT,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
     """The anatomy of one instruction; offsets count from its first byte."""
+
+    bits: ClassVar[int] = 64
+    """The mode it is for."""
+    word_size: ClassVar[int] = 8
+    """Bytes that a push or a near call takes, without a prefix."""
+    address_mask: ClassVar[int] = (1 << 64) - 1
+    """Addresses wrap there."""
 
     size: int
     family: Family
@@ -99,6 +108,11 @@ class Encoding:
         return self.modrm & 0xC7 == 0x05 and self.modrm >= 0 and not self._is_register_only
 
     @property
+    def has_short_addresses(self) -> bool:
+        """The memory operand has one of the 16-bit forms (SDM volume 2, table 2-1)."""
+        return False
+
+    @property
     def wide(self) -> bool:
         """REX.W is set."""
         return self.rex & 8 != 0
@@ -109,14 +123,31 @@ class Encoding:
         return self.family is Family.LEGACY and self.opcode_map == 1 and 0x20 <= self.opcode <= 0x23
 
 
+@dataclass(frozen=True, slots=True)
+class Encoding32(Encoding):
+    """The same of an instruction in 32-bit mode, which has no REX prefix."""
+
+    bits: ClassVar[int] = 32
+    word_size: ClassVar[int] = 4
+    address_mask: ClassVar[int] = (1 << 32) - 1
+
+    @property
+    def is_rip_relative(self) -> bool:
+        return False
+
+    @property
+    def has_short_addresses(self) -> bool:
+        return self.prefixes & Prefix.ADDRESS_SIZE != 0
+
+
 # One byte of attributes an opcode: what follows it.
 _MODRM = 0x80
-_NONE, _IMM8, _IMM16, _IMMZ, _IMMV, _MOFFS, _ENTER, _IMM32 = range(8)
+_NONE, _IMM8, _IMM16, _IMMZ, _IMMV, _MOFFS, _ENTER, _IMM32, _FAR = range(9)
 _INVALID = 0xFF
 
 
-def _table(*rows: tuple[Iterable[int], int]) -> bytes:
-    table = bytearray([_INVALID] * 256)
+def _table(*rows: tuple[Iterable[int], int], base: bytes = bytes([_INVALID] * 256)) -> bytes:
+    table = bytearray(base)
     for opcodes, attributes in rows:
         for opcode in opcodes:
             table[opcode] = attributes
@@ -175,6 +206,22 @@ _TWO_BYTE = _table(
     ([0xA4, 0xAC, 0xBA, 0xC2, 0xC4, 0xC5, 0xC6], _MODRM | _IMM8),
     ([0xC3, 0xC7, *range(0xD0, 0x100)], _MODRM),
 )
+_SIZES = {_IMM8: 1, _IMM16: 2, _IMM32: 4, _ENTER: 3, _IMMV: 8}
+# 32-bit mode: the columns "i64" and "f64" of the SDM's opcode maps, and the pushes and pops
+# and single-byte increments whose place 64-bit mode gives to REX or leaves empty.
+_ONE_BYTE_32 = _table(
+    ([0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F], _NONE),
+    ([0x27, 0x2F, 0x37, 0x3F], _NONE),
+    (range(0x40, 0x50), _NONE),
+    ([0x60, 0x61, 0xCE, 0xD6], _NONE),
+    ([0x62, 0xC4, 0xC5], _MODRM),
+    ([0x82], _MODRM | _IMM8),
+    ([0x9A, 0xEA], _FAR),
+    ([0xD4, 0xD5], _IMM8),
+    ([0xE8, 0xE9], _IMMZ),
+    base=_ONE_BYTE,
+)
+_TWO_BYTE_32 = _table((range(0x80, 0x90), _IMMZ), base=_TWO_BYTE)
 _ALL_MODRM = _table((range(256), _MODRM))
 _ALL_MODRM_IMM8 = _table((range(256), _MODRM | _IMM8))
 _ALL_MODRM_IMM32 = _table((range(256), _MODRM | _IMM32))
@@ -185,6 +232,7 @@ _VECTOR_TWO_BYTE = _table(
 )
 
 _LEGACY_MAPS = (_ONE_BYTE, _TWO_BYTE, _ALL_MODRM, _ALL_MODRM_IMM8)
+_LEGACY_MAPS_32 = (_ONE_BYTE_32, _TWO_BYTE_32, _ALL_MODRM, _ALL_MODRM_IMM8)
 _VECTOR_MAPS = {
     (Family.VEX, 1): _VECTOR_TWO_BYTE,
     (Family.VEX, 2): _ALL_MODRM,
@@ -200,13 +248,13 @@ _VECTOR_MAPS = {
 }
 
 
-def measure(code: bytes) -> Encoding | None:
-    """The anatomy of the instruction that `code` starts with.
+def measure(code: bytes, bits: int = 64) -> Encoding | None:
+    """The anatomy of the instruction that `code` starts with, in the mode of `bits`: 64 or 32.
 
-    None if its map or opcode is not defined in 64-bit mode, or `code` ends too early.
+    None if its map or opcode is not defined in that mode, or `code` ends too early.
     """
     try:
-        encoding = _measure(code)
+        encoding = _measure(code, bits == 64)
     except IndexError:
         return None
     if encoding is None or encoding.size > min(len(code), MAX_SIZE):
@@ -214,11 +262,11 @@ def measure(code: bytes) -> Encoding | None:
     return encoding
 
 
-def _measure(code: bytes) -> Encoding | None:
+def _measure(code: bytes, long_mode: bool) -> Encoding | None:
     prefixes = rex = offset = 0
     while True:
         byte = code[offset]
-        if byte & 0xF0 == 0x40:
+        if byte & 0xF0 == 0x40 and long_mode:
             # A REX prefix counts only right before the opcode (SDM volume 2, 2.2.1).
             rex = byte
         elif byte in _PREFIX_BITS:
@@ -228,14 +276,19 @@ def _measure(code: bytes) -> Encoding | None:
             break
         offset += 1
 
-    family, opcode_map, table = Family.LEGACY, 0, _ONE_BYTE
+    family, opcode_map = Family.LEGACY, 0
+    legacy_maps = _LEGACY_MAPS if long_mode else _LEGACY_MAPS_32
+    table = legacy_maps[0]
     vector_prefix_offset = offset
     if byte == 0x0F:
         offset += 1
         opcode_map = {0x38: 2, 0x3A: 3}.get(code[offset], 1)
         offset += opcode_map > 1
-        table = _LEGACY_MAPS[opcode_map]
-    elif byte in (0xC4, 0xC5, 0x62) or (byte == 0x8F and code[offset + 1] & 0x1F >= 8):
+        table = legacy_maps[opcode_map]
+    elif (byte in (0xC4, 0xC5, 0x62) and (long_mode or code[offset + 1] >= 0xC0)) or (
+        # In 32-bit mode these are LES, LDS and BOUND, which have no register form.
+        byte == 0x8F and code[offset + 1] & 0x1F >= 8
+    ):
         if byte == 0xC5:
             family, opcode_map, offset = Family.VEX, 1, offset + 2
         elif byte == 0xC4:
@@ -264,20 +317,26 @@ def _measure(code: bytes) -> Encoding | None:
             family is Family.LEGACY and opcode_map == 1 and 0x20 <= opcode <= 0x23
         ):
             mode, rm = modrm >> 6, modrm & 7
+            # 67 halves addresses: 32 bits have the same forms as 64, 16 have their own.
+            short_addresses = 0 if long_mode else Prefix.ADDRESS_SIZE
             if mode == 1:
                 displacement_size = 1
+            elif prefixes & short_addresses:
+                displacement_size = 2 if mode == 2 or rm == 6 else 0
             elif mode == 2 or rm == 5:
                 displacement_size = 4
-            if rm == 4:
+            if rm == 4 and not prefixes & short_addresses:
                 if mode == 0 and code[offset] & 7 == 5:
                     displacement_size = 4
                 offset += 1
             displacement_offset = offset
             offset += displacement_size
-    immediate_size = _immediate_size(
-        attributes & 0x7F, opcode, modrm, prefixes, rex, family, opcode_map
-    )
-    return Encoding(
+    kind = attributes & 0x7F
+    if kind == _MOFFS:
+        immediate_size = (8 if long_mode else 4) >> (prefixes & Prefix.ADDRESS_SIZE != 0)
+    else:
+        immediate_size = _immediate_size(kind, opcode, modrm, prefixes, rex, family, opcode_map)
+    return (Encoding if long_mode else Encoding32)(
         size=offset + immediate_size,
         family=family,
         opcode_map=opcode_map,
@@ -309,6 +368,6 @@ def _immediate_size(
             return 0
     if kind == _IMMZ or (kind == _IMMV and not rex & 8):
         return 2 if prefixes & Prefix.OPERAND_SIZE and not rex & 8 else 4
-    if kind == _MOFFS:
-        return 4 if prefixes & Prefix.ADDRESS_SIZE else 8
-    return {_IMM8: 1, _IMM16: 2, _IMM32: 4, _ENTER: 3, _IMMV: 8}[kind]
+    if kind == _FAR:
+        return 4 if prefixes & Prefix.OPERAND_SIZE else 6
+    return _SIZES[kind]

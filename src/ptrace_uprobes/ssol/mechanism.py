@@ -28,6 +28,7 @@ class Refusal(enum.Enum):
     LENGTH_DISPUTED = "two decoders disagree on the length of this instruction"
     BREAKPOINT = "a breakpoint stands there: the program's own, another tool's or a kernel uprobe"
     FAR_TRANSFER = "a far transfer or interrupt return is not executed out of line"
+    SHORT_BRANCH = "a near branch with an operand-size prefix cuts its target to 16 bits"
     SYSENTER = "sysenter returns to an address that the kernel chooses, not to its successor"
     OPERAND_SIZE_BRANCH = (
         "Intel and AMD processors disagree on a near branch with an operand-size prefix"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.base import Architecture
-from ptrace_uprobes.arch.x86 import X86_64
+from ptrace_uprobes.arch.x86 import I386, X86_64
 from ptrace_uprobes.decoder import Instruction, decode
 from ptrace_uprobes.errors import EngineBug, OutOfReach
 from ptrace_uprobes.ssol.mechanism import Mechanism, Refusal
@@ -99,7 +99,7 @@ def plan(
     prefer: Mechanism | None = None,
 ) -> Plan:
     """The plan for the instruction that `code` starts with: up to 15 bytes at `address`."""
-    if arch.elf_machine != X86_64.elf_machine:
+    if arch.elf_machine != X86_64.elf_machine and arch.elf_machine != I386.elf_machine:
         return _refused(None, address, code, Refusal.ARCHITECTURE)
     instruction = decode(code, address, arch)
     if instruction is None:

@@ -1,4 +1,4 @@
-"""The class of each x86-64 instruction, from its bytes, and the recipe for the class.
+"""The class of each x86 instruction, from its bytes, and the recipe for the class.
 
 Nearly everything does not depend on its own address and is copied verbatim. The named
 cases are what does: control transfers, RIP-relative operands, instructions that record
@@ -14,7 +14,7 @@ from ptrace_uprobes.decoder import Instruction
 from ptrace_uprobes.ssol import x86_relocate as relocate
 from ptrace_uprobes.ssol.mechanism import Mechanism, Refusal
 from ptrace_uprobes.ssol.recipe import Recipe
-from ptrace_uprobes.ssol.x86_operand import rm_register, uses_only_rsp
+from ptrace_uprobes.ssol.x86_operand import is_absolute, rm_register, uses_only_rsp
 from ptrace_uprobes.ssol.x86_write import FAR_JUMP_SIZE
 
 __all__ = ["classify"]
@@ -75,6 +75,9 @@ CALL_RIP_RELATIVE = Recipe(
     why_not_step=_TRANSFER,
     far=_FAR_CALL_OPERAND,
 )
+CALL_ABSOLUTE = Recipe(
+    Mechanism.BOOST, relocate.call_memory, _PUSH_SIZE + 1, why_not_step=_TRANSFER
+)
 CALL_STACK = Recipe(Mechanism.BOOST, relocate.call_memory, _PUSH_SIZE + 5, why_not_step=_TRANSFER)
 CALL_MEMORY = Recipe(
     Mechanism.EMULATE,
@@ -106,6 +109,15 @@ SYSCALL = Recipe(
     10 + FAR_JUMP_SIZE,
     why_not_step="a system call is boosted, since a step's trap is lost in some of them",
 )
+# In 32-bit mode SYSENTER and SYSCALL have no return address of their own: the kernel returns to
+# the landing pad in the vDSO, and restarts a call from there (do_fast_syscall_32 of
+# arch/x86/entry/syscall_32.c).
+FAST_SYSTEM_CALL = Recipe(
+    Mechanism.BOOST,
+    relocate.copy_jump,
+    0,
+    why_not_step="a system call is boosted, since a step's trap is lost in some of them",
+)
 SOFTWARE_INTERRUPT = Recipe(
     Mechanism.BOOST,
     relocate.copy,
@@ -129,6 +141,7 @@ _ENCLAVE = _refused(Refusal.ENCLAVE)
 _FAR_TRANSFER = _refused(Refusal.FAR_TRANSFER)
 _LOCKED = _refused(Refusal.LOCKED)
 _OPERAND_SIZE_BRANCH = _refused(Refusal.OPERAND_SIZE_BRANCH)
+_SHORT_BRANCH = _refused(Refusal.SHORT_BRANCH)
 _PROFILING = _refused(Refusal.PROFILING)
 _SYSENTER = _refused(Refusal.SYSENTER)
 
@@ -157,8 +170,9 @@ def _remade(encoding: Encoding, recipe: Recipe) -> Recipe:
 def _near_branch(encoding: Encoding, recipe: Recipe) -> Recipe:
     # SDM volume 2, "CALL": in 64-bit mode the operand size of near branches is forced to 64
     # bits; AMD (APM volume 3, 1.2.2) cuts RIP to 16 bits. REX.W outweighs the prefix on both.
+    # In 32-bit mode it is cut by both, and no program could go on there.
     if encoding.prefixes & Prefix.OPERAND_SIZE and not encoding.wide:
-        return _OPERAND_SIZE_BRANCH
+        return _OPERAND_SIZE_BRANCH if encoding.bits == 64 else _SHORT_BRANCH
     return _remade(encoding, recipe)
 
 
@@ -180,6 +194,13 @@ _ONE_BYTE_CASES = {
     0xCF: _FAR_TRANSFER,  # iret
     0xF1: _BREAKPOINT,  # int1
 }
+_ONE_BYTE_CASES_32 = {
+    **_ONE_BYTE_CASES,
+    0x17: NEVER_STEP,  # pop SS
+    0x9A: _FAR_TRANSFER,  # lcall
+    0xCE: SOFTWARE_INTERRUPT,  # into: its trap finds EIP behind it, as a copy's does in the slot
+    0xEA: _FAR_TRANSFER,  # ljmp
+}
 
 
 def _one_byte(instruction: Instruction, encoding: Encoding) -> Recipe:
@@ -200,7 +221,8 @@ def _one_byte(instruction: Instruction, encoding: Encoding) -> Recipe:
         # Vectors 3 and 4 trap: their RIP is past the instruction. Linux lets user mode call
         # 0x80 besides (arch/x86/kernel/idt.c); all others are faults.
         return _BREAKPOINT if instruction.code[-1] in (3, 4) else SOFTWARE_INTERRUPT
-    return _ONE_BYTE_CASES.get(opcode, COPY)
+    cases = _ONE_BYTE_CASES if encoding.bits == 64 else _ONE_BYTE_CASES_32
+    return cases.get(opcode, COPY)
 
 
 def _group_five(instruction: Instruction, encoding: Encoding) -> Recipe:
@@ -216,6 +238,8 @@ def _group_five(instruction: Instruction, encoding: Encoding) -> Recipe:
         return _near_branch(encoding, CALL_RSP if is_rsp else CALL_REGISTER)
     if encoding.is_rip_relative:
         return _near_branch(encoding, CALL_RIP_RELATIVE)
+    if encoding.bits == 32 and is_absolute(instruction):
+        return _near_branch(encoding, CALL_ABSOLUTE)
     if uses_only_rsp(instruction) and instruction.displacement >= 0:
         return _near_branch(encoding, CALL_STACK)
     return _near_branch(encoding, CALL_MEMORY)
@@ -244,9 +268,9 @@ def _two_byte(encoding: Encoding) -> Recipe:
     if 0x80 <= opcode <= 0x8F:
         return _near_branch(encoding, CONDITIONAL)
     if opcode == 0x05:
-        return _remade(encoding, SYSCALL)
+        return _remade(encoding, SYSCALL) if encoding.bits == 64 else FAST_SYSTEM_CALL
     if opcode == 0x34:
-        return _SYSENTER
+        return _SYSENTER if encoding.bits == 64 else FAST_SYSTEM_CALL
     if opcode == 0x01 and encoding.modrm == 0xD7:  # enclu
         return _ENCLAVE
     return COPY

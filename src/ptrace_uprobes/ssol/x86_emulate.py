@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.x86_encoding import Encoding, Family, Prefix
-from ptrace_uprobes.decoder import Instruction, decode
+from ptrace_uprobes.decoder import Instruction, decode_bits
 from ptrace_uprobes.ssol.state import Registers, TraceeMemory
 from ptrace_uprobes.ssol.x86_emulate_stack import (
     Emulator,
@@ -47,12 +47,12 @@ _CF, _PF, _AF, _ZF, _SF, _OF = 0x001, 0x004, 0x010, 0x040, 0x080, 0x800
 
 def emulator_for(instruction: Instruction) -> Emulator | None:
     """Shared by all sites with the same bytes; None if the tracer cannot do it."""
-    return _emulator_for_bytes(instruction.code)
+    return _emulator_for_bytes(instruction.code, instruction.encoding.bits)
 
 
 @lru_cache(maxsize=1024)
-def _emulator_for_bytes(code: bytes) -> Emulator | None:
-    instruction = decode(code, VirtAddr(0))
+def _emulator_for_bytes(code: bytes, bits: int) -> Emulator | None:
+    instruction = decode_bits(code, VirtAddr(0), bits)
     if instruction is None or instruction.disputed:
         return None
     encoding = instruction.encoding
@@ -129,23 +129,23 @@ def _one_byte(instruction: Instruction, encoding: Encoding) -> Emulator | None:
 
 
 def _no_operation(encoding: Encoding) -> Emulator:
-    size = encoding.size
+    size, wrap = encoding.size, encoding.address_mask
 
     def no_operation(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        registers.rip = address + size & MASK
+        registers.rip = address + size & wrap
 
     return no_operation
 
 
 def _move_register(instruction: Instruction) -> Emulator:
     encoding = instruction.encoding
-    size, mask = encoding.size, _width_mask(encoding)
+    size, mask, wrap = encoding.size, _width_mask(encoding), encoding.address_mask
     names = (REGISTER_NAMES[rm_register(instruction)], REGISTER_NAMES[_reg(encoding)])
     target, source = names if encoding.opcode == 0x89 else names[::-1]
 
     def move_register(address: int, registers: Registers, memory: TraceeMemory) -> None:
         setattr(registers, target, getattr(registers, source) & mask)
-        registers.rip = address + size & MASK
+        registers.rip = address + size & wrap
 
     return move_register
 
@@ -160,13 +160,13 @@ def _width_mask(encoding: Encoding) -> int:
 
 
 def _move_immediate(instruction: Instruction, number: int, immediate: int) -> Emulator:
-    size = instruction.encoding.size
+    size, wrap = instruction.encoding.size, instruction.encoding.address_mask
     name = REGISTER_NAMES[number]
     value = immediate & _width_mask(instruction.encoding)
 
     def move_immediate(address: int, registers: Registers, memory: TraceeMemory) -> None:
         setattr(registers, name, value)
-        registers.rip = address + size & MASK
+        registers.rip = address + size & wrap
 
     return move_immediate
 
@@ -176,25 +176,25 @@ def _exclusive_or(instruction: Instruction) -> Emulator | None:
     encoding = instruction.encoding
     if _reg(encoding) != rm_register(instruction):
         return None
-    size = encoding.size
+    size, wrap = encoding.size, encoding.address_mask
     name = REGISTER_NAMES[_reg(encoding)]
 
     def zero(address: int, registers: Registers, memory: TraceeMemory) -> None:
         setattr(registers, name, 0)
         registers.eflags = registers.eflags & ~(_CF | _AF | _SF | _OF) | _ZF | _PF
-        registers.rip = address + size & MASK
+        registers.rip = address + size & wrap
 
     return zero
 
 
 def _load_address(instruction: Instruction) -> Emulator:
     encoding = instruction.encoding
-    size, mask = encoding.size, _width_mask(encoding)
+    size, mask, wrap = encoding.size, _width_mask(encoding), encoding.address_mask
     name = REGISTER_NAMES[_reg(encoding)]
     address_of = effective_address(instruction, linear=False)
 
     def load_address(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        following = address + size & MASK
+        following = address + size & wrap
         setattr(registers, name, address_of(registers, following) & mask)
         registers.rip = following
 

@@ -8,7 +8,6 @@ from ptrace_uprobes.arch.x86_encoding import Encoding
 from ptrace_uprobes.decoder import Instruction
 from ptrace_uprobes.ssol.state import Registers, TraceeMemory
 from ptrace_uprobes.ssol.x86_operand import REGISTER_NAMES
-from ptrace_uprobes.ssol.x86_write import MASK
 
 __all__ = [
     "Emulator",
@@ -25,58 +24,62 @@ Emulator = Callable[[int, Registers, TraceeMemory], None]
 
 
 def emulate_push_register(instruction: Instruction, number: int) -> Emulator:
-    size = instruction.encoding.size
+    encoding = instruction.encoding
+    size, word, mask = encoding.size, encoding.word_size, encoding.address_mask
     name = REGISTER_NAMES[number]
 
     def push_register(address: int, registers: Registers, memory: TraceeMemory) -> None:
         value: int = getattr(registers, name)  # RSP: its value before the push
-        push(registers, memory, value)
-        registers.rip = address + size & MASK
+        push(registers, memory, value & mask, word, mask)
+        registers.rip = address + size & mask
 
     return push_register
 
 
 def emulate_push_immediate(instruction: Instruction) -> Emulator:
-    size = instruction.encoding.size
-    value = instruction.immediate & MASK
+    encoding = instruction.encoding
+    size, word, mask = encoding.size, encoding.word_size, encoding.address_mask
+    value = instruction.immediate & mask
 
     def push_immediate(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        push(registers, memory, value)
-        registers.rip = address + size & MASK
+        push(registers, memory, value, word, mask)
+        registers.rip = address + size & mask
 
     return push_immediate
 
 
-def push(registers: Registers, memory: TraceeMemory, value: int) -> None:
-    stack = registers.rsp - 8 & MASK
-    memory.write(stack, value.to_bytes(8, "little"))
+def push(registers: Registers, memory: TraceeMemory, value: int, word: int, mask: int) -> None:
+    """Push `word` bytes; addresses wrap at `mask`."""
+    stack = registers.rsp - word & mask
+    memory.write(stack, value.to_bytes(word, "little"))
     registers.rsp = stack
 
 
 def emulate_pop_register(instruction: Instruction, number: int) -> Emulator:
-    size = instruction.encoding.size
+    encoding = instruction.encoding
+    size, word, mask = encoding.size, encoding.word_size, encoding.address_mask
     name = REGISTER_NAMES[number]
 
     def pop_register(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        value = load(memory, registers.rsp)
-        registers.rsp = registers.rsp + 8 & MASK
+        value = load(memory, registers.rsp & mask, word)
+        registers.rsp = registers.rsp + word & mask
         setattr(registers, name, value)  # RSP: the value popped, after the increment
-        registers.rip = address + size & MASK
+        registers.rip = address + size & mask
 
     return pop_register
 
 
-def load(memory: TraceeMemory, address: int) -> int:
-    return int.from_bytes(memory.read(address, 8), "little")
+def load(memory: TraceeMemory, address: int, word: int) -> int:
+    return int.from_bytes(memory.read(address, word), "little")
 
 
 def emulate_leave(encoding: Encoding) -> Emulator:
-    size = encoding.size
+    size, word, mask = encoding.size, encoding.word_size, encoding.address_mask
 
     def leave(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        frame = registers.rbp
-        registers.rbp = load(memory, frame)
-        registers.rsp = frame + 8 & MASK
-        registers.rip = address + size & MASK
+        frame = registers.rbp & mask
+        registers.rbp = load(memory, frame, word)
+        registers.rsp = frame + word & mask
+        registers.rip = address + size & mask
 
     return leave

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ptrace_uprobes.arch.x86_encoding import Prefix
+from ptrace_uprobes.arch.x86_encoding import Encoding, Prefix
 from ptrace_uprobes.decoder import Instruction
 from ptrace_uprobes.errors import MemoryFault
 from ptrace_uprobes.ssol.state import Registers, TraceeMemory
 from ptrace_uprobes.ssol.x86_emulate_stack import Emulator, load, push
 from ptrace_uprobes.ssol.x86_operand import REGISTER_NAMES, effective_address, rm_register
-from ptrace_uprobes.ssol.x86_write import MASK
 
 __all__ = [
     "emulate_call_indirect",
@@ -46,13 +45,14 @@ def _go(registers: Registers, target: int) -> None:
 
 def emulate_conditional(instruction: Instruction) -> Emulator:
     size, distance = instruction.encoding.size, instruction.immediate
+    mask = instruction.encoding.address_mask
     holds = _CONDITIONS[instruction.encoding.opcode >> 1 & 7]
     negated = instruction.encoding.opcode & 1 != 0
 
     def conditional(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        following = address + size & MASK
+        following = address + size & mask
         if holds(registers.eflags) != negated:
-            _go(registers, following + distance & MASK)
+            _go(registers, following + distance & mask)
         else:
             registers.rip = following
 
@@ -65,11 +65,15 @@ def emulate_loop(instruction: Instruction) -> Emulator | None:
     if encoding.prefixes & (Prefix.REP | Prefix.REPNE):
         return None
     size, distance = encoding.size, instruction.immediate
-    opcode = encoding.opcode
-    mask = 0xFFFF_FFFF if encoding.prefixes & Prefix.ADDRESS_SIZE else MASK
+    opcode, wrap = encoding.opcode, encoding.address_mask
+    mask = wrap
+    if encoding.prefixes & Prefix.ADDRESS_SIZE:
+        mask = 0xFFFF_FFFF if encoding.bits == 64 else 0xFFFF
+    # A 16-bit result leaves the rest of the register alone; a 32-bit one clears it.
+    kept = ~mask if mask == 0xFFFF else 0
 
     def loop(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        following = address + size & MASK
+        following = address + size & wrap
         count = registers.rcx & mask
         if opcode == 0xE3:
             taken = count == 0
@@ -77,87 +81,94 @@ def emulate_loop(instruction: Instruction) -> Emulator | None:
             count = count - 1 & mask
             zero = registers.eflags & _ZF != 0
             taken = count != 0 and (opcode == 0xE2 or zero == (opcode == 0xE1))
-        _go(registers, following + distance & MASK if taken else following)
+        _go(registers, following + distance & wrap if taken else following)
         if opcode != 0xE3:
-            registers.rcx = count
+            registers.rcx = registers.rcx & kept | count
 
     return loop
 
 
 def emulate_jump_relative(instruction: Instruction) -> Emulator:
     distance = instruction.encoding.size + instruction.immediate
+    mask = instruction.encoding.address_mask
 
     def jump_relative(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        _go(registers, address + distance & MASK)
+        _go(registers, address + distance & mask)
 
     return jump_relative
 
 
 def emulate_call_relative(instruction: Instruction) -> Emulator:
-    size, distance = instruction.encoding.size, instruction.immediate
+    encoding, distance = instruction.encoding, instruction.immediate
+    size, mask = encoding.size, encoding.address_mask
 
     def call_relative(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        following = address + size & MASK
-        _call(registers, memory, following + distance & MASK, following)
+        following = address + size & mask
+        _call(registers, memory, following + distance & mask, following, encoding)
 
     return call_relative
 
 
-def _call(registers: Registers, memory: TraceeMemory, target: int, following: int) -> None:
+def _call(
+    registers: Registers, memory: TraceeMemory, target: int, following: int, encoding: Encoding
+) -> None:
     rip = registers.rip
     _go(registers, target)
     try:
-        push(registers, memory, following)
+        push(registers, memory, following, encoding.word_size, encoding.address_mask)
     except MemoryFault:
         registers.rip = rip
         raise
 
 
 def emulate_call_indirect(instruction: Instruction) -> Emulator:
-    size = instruction.encoding.size
+    encoding = instruction.encoding
+    size, mask = encoding.size, encoding.address_mask
     target_of = _branch_operand(instruction)
 
     def call_indirect(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        following = address + size & MASK
-        _call(registers, memory, target_of(registers, memory, following), following)
+        following = address + size & mask
+        _call(registers, memory, target_of(registers, memory, following), following, encoding)
 
     return call_indirect
 
 
 def emulate_jump_indirect(instruction: Instruction) -> Emulator:
-    size = instruction.encoding.size
+    size, mask = instruction.encoding.size, instruction.encoding.address_mask
     target_of = _branch_operand(instruction)
 
     def jump_indirect(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        _go(registers, target_of(registers, memory, address + size & MASK))
+        _go(registers, target_of(registers, memory, address + size & mask))
 
     return jump_indirect
 
 
 def _branch_operand(instruction: Instruction) -> Callable[[Registers, TraceeMemory, int], int]:
+    word, mask = instruction.encoding.word_size, instruction.encoding.address_mask
     if instruction.encoding.mode == 3:
         name = REGISTER_NAMES[rm_register(instruction)]
 
         def from_register(registers: Registers, memory: TraceeMemory, following: int) -> int:
             value: int = getattr(registers, name)
-            return value
+            return value & mask
 
         return from_register
     address_of = effective_address(instruction)
 
     def from_memory(registers: Registers, memory: TraceeMemory, following: int) -> int:
-        return load(memory, address_of(registers, following))
+        return load(memory, address_of(registers, following), word)
 
     return from_memory
 
 
 def emulate_return(instruction: Instruction) -> Emulator:
     """The immediate of `ret imm16` is unsigned."""
-    released = 8 + (instruction.immediate & 0xFFFF)
+    word, mask = instruction.encoding.word_size, instruction.encoding.address_mask
+    released = word + (instruction.immediate & 0xFFFF)
 
     def near_return(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        stack = registers.rsp
-        _go(registers, load(memory, stack))
-        registers.rsp = stack + released & MASK
+        stack = registers.rsp & mask
+        _go(registers, load(memory, stack, word))
+        registers.rsp = stack + released & mask
 
     return near_return

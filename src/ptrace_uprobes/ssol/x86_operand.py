@@ -1,14 +1,21 @@
-"""Operands of 64-bit-mode instructions by name: registers, and addresses as functions."""
+"""Operands of instructions by name: registers, and addresses as functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ptrace_uprobes.arch.x86_encoding import Prefix
+from ptrace_uprobes.arch.x86_encoding import Encoding, Prefix
 from ptrace_uprobes.decoder import Instruction
 from ptrace_uprobes.ssol.state import Registers
 
-__all__ = ["REGISTER_NAMES", "AddressOf", "effective_address", "rm_register", "uses_only_rsp"]
+__all__ = [
+    "REGISTER_NAMES",
+    "AddressOf",
+    "effective_address",
+    "is_absolute",
+    "rm_register",
+    "uses_only_rsp",
+]
 
 REGISTER_NAMES = (
     *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
@@ -16,8 +23,9 @@ REGISTER_NAMES = (
 )
 """In the order of their numbers in machine code."""
 
-_MASK = (1 << 64) - 1
 _RSP = 4
+_SHORT_FORMS = ((3, 6), (3, 7), (5, 6), (5, 7), (None, 6), (None, 7), (5, None), (3, None))
+"""Base and index of the 16-bit forms by ModRM.rm (SDM volume 2, table 2-1)."""
 
 AddressOf = Callable[[Registers, int], int]
 """Registers, and the address of the next instruction, to an operand's linear address."""
@@ -33,11 +41,16 @@ def _parts(instruction: Instruction) -> tuple[int | None, int | None, int]:
     """Base register, index register, scale's shift; not for RIP-relative operands."""
     encoding = instruction.encoding
     rex = encoding.rex
+    if encoding.has_short_addresses:
+        base, index = _SHORT_FORMS[encoding.rm]
+        return (None if encoding.mode == 0 and encoding.rm == 6 else base), index, 0
     if encoding.rm != _RSP:
-        return rm_register(instruction), None, 0
+        # Mod 00, r/m 101 is RIP-relative in 64-bit mode, and absolute in 32-bit mode.
+        absolute = encoding.mode == 0 and encoding.rm == 5
+        return None if absolute else rm_register(instruction), None, 0
     sib = instruction.code[encoding.opcode_offset + 2]
-    index: int | None = (sib >> 3 & 7) | (rex & 2) << 2
-    base: int | None = (sib & 7) | (rex & 1) << 3
+    index = (sib >> 3 & 7) | (rex & 2) << 2
+    base = (sib & 7) | (rex & 1) << 3
     if index == _RSP:
         index = None
     if sib & 7 == 5 and encoding.mode == 0:
@@ -47,12 +60,25 @@ def _parts(instruction: Instruction) -> tuple[int | None, int | None, int]:
 
 def uses_only_rsp(instruction: Instruction) -> bool:
     """The memory operand is RSP plus a constant, in the stack's own segment."""
-    encoding = instruction.encoding
-    unusual = Prefix.FS | Prefix.GS | Prefix.ADDRESS_SIZE
-    if encoding.is_rip_relative or encoding.prefixes & unusual:
+    if instruction.encoding.is_rip_relative or _is_unusual(instruction.encoding):
         return False
     base, index, _ = _parts(instruction)
     return base == _RSP and index is None
+
+
+def is_absolute(instruction: Instruction) -> bool:
+    """The memory operand is a constant, in the segment that it has by default."""
+    if instruction.encoding.is_rip_relative or _is_unusual(instruction.encoding):
+        return False
+    base, index, _ = _parts(instruction)
+    return base is None and index is None
+
+
+def _is_unusual(encoding: Encoding) -> bool:
+    prefixes = Prefix.FS | Prefix.GS | Prefix.ADDRESS_SIZE
+    if encoding.bits == 32:
+        prefixes |= Prefix.OTHER_SEGMENT
+    return encoding.prefixes & prefixes != 0
 
 
 def effective_address(instruction: Instruction, *, linear: bool = True) -> AddressOf:
@@ -62,7 +88,10 @@ def effective_address(instruction: Instruction, *, linear: bool = True) -> Addre
     """
     encoding = instruction.encoding
     displacement = instruction.displacement
-    mask = 0xFFFF_FFFF if encoding.prefixes & Prefix.ADDRESS_SIZE else _MASK
+    wrap = encoding.address_mask
+    mask = wrap
+    if encoding.prefixes & Prefix.ADDRESS_SIZE:
+        mask = 0xFFFF_FFFF if encoding.bits == 64 else 0xFFFF
     base_name = index_name = None
     shift = 0
     if not encoding.is_rip_relative:
@@ -71,7 +100,7 @@ def effective_address(instruction: Instruction, *, linear: bool = True) -> Addre
         index_name = None if index is None else REGISTER_NAMES[index]
     segment = None
     if linear and encoding.prefixes & (Prefix.FS | Prefix.GS):
-        segment = _last_segment(instruction)
+        segment = _segment_base(instruction)
 
     def address_of(registers: Registers, following: int) -> int:
         if encoding.is_rip_relative:
@@ -85,13 +114,18 @@ def effective_address(instruction: Instruction, *, linear: bool = True) -> Addre
         address &= mask
         if segment is not None:
             base_value: int = getattr(registers, segment)
-            address = address + base_value & _MASK
+            address = address + base_value & wrap
         return address
 
     return address_of
 
 
-def _last_segment(instruction: Instruction) -> str:
-    """Of FS and GS overrides the last one counts."""
+def _segment_base(instruction: Instruction) -> str | None:
+    """Of several overrides the last one counts; None: a segment that Linux has start at 0."""
     prefixes = instruction.code[: instruction.encoding.opcode_offset]
-    return "fs_base" if prefixes.rfind(b"\x64") > prefixes.rfind(b"\x65") else "gs_base"
+    fs, gs = prefixes.rfind(b"\x64"), prefixes.rfind(b"\x65")
+    if instruction.encoding.bits == 32:
+        other = max(prefixes.rfind(bytes([each])) for each in (0x26, 0x2E, 0x36, 0x3E))
+        if other > max(fs, gs):
+            return None
+    return "fs_base" if fs > gs else "gs_base"

@@ -31,6 +31,10 @@ __all__ = [
 ]
 
 
+def _writer(instruction: Instruction, slot: VirtAddr) -> SlotWriter:
+    return SlotWriter(slot, instruction.address, instruction.encoding.address_mask)
+
+
 def mended(instruction: Instruction, here: VirtAddr) -> bytes:
     """The instruction's bytes for execution at `here`, a RIP-relative operand mended."""
     encoding = instruction.encoding
@@ -52,7 +56,7 @@ def mended(instruction: Instruction, here: VirtAddr) -> bytes:
 
 def copy(instruction: Instruction, slot: VirtAddr) -> SlotCode:
     """The instruction itself, then back to its successor."""
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     writer.before()
     writer.put(mended(instruction, slot))
     writer.after(instruction.next_address)
@@ -62,7 +66,7 @@ def copy(instruction: Instruction, slot: VirtAddr) -> SlotCode:
 
 def copy_jump(instruction: Instruction, slot: VirtAddr) -> SlotCode:
     """An instruction that always goes elsewhere, and never by a relative target."""
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     writer.before()
     writer.put(mended(instruction, slot))
     return writer.finish()
@@ -103,7 +107,7 @@ def copy_scratch(instruction: Instruction, slot: VirtAddr) -> SlotCode:
             code[offset - 1] &= 0xFE
     elif code[offset] != 0xC5:
         code[offset + 1] |= 0x60  # X and B are inverted
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     writer.before()
     writer.put(bytes(code))
     writer.after(instruction.next_address)
@@ -127,7 +131,7 @@ def lea(instruction: Instruction, slot: VirtAddr) -> SlotCode:
     else:
         # mov $value, %r32
         code = bytes([0x40 | rex_b]) + opcode + (value & 0xFFFF_FFFF).to_bytes(4, "little")
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     writer.before()
     writer.put(code)
     writer.after(instruction.next_address)
@@ -141,16 +145,16 @@ def _push_return_address(writer: SlotWriter, instruction: Instruction) -> None:
     low = address & 0xFFFF_FFFF
     high = address >> 32
     writer.before()
-    # push $low (sign-extended to 64 bits)
+    # push $low (in 64-bit mode sign-extended to 64 bits)
     writer.put(b"\x68" + low.to_bytes(4, "little"))
-    if high != (0xFFFF_FFFF if low >> 31 else 0):
+    if instruction.encoding.bits == 64 and high != (0xFFFF_FFFF if low >> 31 else 0):
         writer.before(sp_delta=8)
         # movl $high, 4(%rsp)
         writer.put(b"\xc7\x44\x24\x04" + high.to_bytes(4, "little"))
 
 
 def call_relative(instruction: Instruction, slot: VirtAddr) -> SlotCode:
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     _push_return_address(writer, instruction)
     # What is left is a jump to a constant: the call is as good as done.
     writer.after(instruction.branch_target)
@@ -167,9 +171,9 @@ def _as_jump(instruction: Instruction, code: bytes) -> bytes:
 
 def call_register(instruction: Instruction, slot: VirtAddr) -> SlotCode:
     """`call *%reg`, any but RSP."""
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     _push_return_address(writer, instruction)
-    writer.before(sp_delta=8)
+    writer.before(sp_delta=instruction.encoding.word_size)
     writer.put(_as_jump(instruction, instruction.code))
     return writer.finish()
 
@@ -177,27 +181,32 @@ def call_register(instruction: Instruction, slot: VirtAddr) -> SlotCode:
 def call_memory(instruction: Instruction, slot: VirtAddr) -> SlotCode:
     """`call *memory`: the push comes before the load.
 
-    That differs from the instruction if the operand lies in the eight bytes that the push
-    writes. A RIP-relative operand does not (code is not on a stack), nor one above RSP; with
+    That differs from the instruction if the operand lies in the word that the push
+    writes. A RIP-relative or absolute operand does not (code is not on a stack, nor is what
+    has a place in a file), nor one above RSP; with
     any other the tracer emulates, and comes here for the fault alone. It differs, too, in
     which of two faults is met, when both accesses have no memory.
     """
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     _push_return_address(writer, instruction)
-    writer.before(sp_delta=8)
+    writer.before(sp_delta=instruction.encoding.word_size)
     writer.put(_as_jump(instruction, _past_push(instruction, mended(instruction, writer.here))))
     return writer.finish()
 
 
 def _past_push(instruction: Instruction, code: bytes) -> bytes:
-    """`code` with an RSP-based operand raised by the 8 bytes that the push has taken."""
+    """`code` with an RSP-based operand raised by the bytes that the push has taken."""
     encoding = instruction.encoding
     modrm_offset = encoding.opcode_offset + 1
-    if encoding.rm != 4 or code[modrm_offset + 1] & 7 != 4 or encoding.rex & 1:
+    if encoding.has_short_addresses or encoding.rm != 4:
         return code
-    displacement = instruction.displacement + 8
+    if code[modrm_offset + 1] & 7 != 4 or encoding.rex & 1:
+        return code
+    displacement = instruction.displacement + encoding.word_size
     if displacement > 0x7FFF_FFFF:
-        raise OutOfReach(instruction.address, VirtAddr(displacement))
+        if encoding.bits == 64:
+            raise OutOfReach(instruction.address, VirtAddr(displacement))
+        displacement -= 1 << 32  # addresses wrap there
     # mod 10, disp32
     modrm = code[modrm_offset] & 0x3F | 0x80
     return (
@@ -213,20 +222,21 @@ def touch_stack(instruction: Instruction, slot: VirtAddr) -> SlotCode:
     For a call that only the tracer can do. It comes here when its own push found no memory,
     so that the kernel extends the stack or the program gets its fault.
     """
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
+    word = instruction.encoding.word_size
     writer.before()
-    # pushq -8(%rsp): the address is computed before RSP moves, so that nothing changes
-    writer.put(b"\xff\x74\x24\xf8")
-    writer.before(sp_delta=8)
-    # lea 8(%rsp), %rsp
-    writer.put(b"\x48\x8d\x64\x24\x08")
+    # push -word(%rsp): the address is computed before RSP moves, so that nothing changes
+    writer.put(b"\xff\x74\x24" + bytes([-word & 0xFF]))
+    writer.before(sp_delta=word)
+    # lea word(%rsp), %rsp; in 32-bit mode without REX.W
+    writer.put((b"\x48" if word == 8 else b"") + b"\x8d\x64\x24" + bytes([word]))
     writer.before()
     writer.jump(instruction.address)
     return writer.finish()
 
 
 def jump_relative(instruction: Instruction, slot: VirtAddr) -> SlotCode:
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     writer.before()
     writer.jump(instruction.branch_target)
     return writer.finish()
@@ -235,9 +245,9 @@ def jump_relative(instruction: Instruction, slot: VirtAddr) -> SlotCode:
 def conditional(instruction: Instruction, slot: VirtAddr) -> SlotCode:
     """Jcc: straight to its target where that is in reach."""
     condition = instruction.encoding.opcode & 0x0F
-    if not reaches(slot + 6, instruction.branch_target):
+    if not reaches(slot + 6, instruction.branch_target, instruction.encoding.address_mask):
         return _two_exits(instruction, slot, bytes([0x70 | condition]))
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     writer.before()
     # jcc target
     displacement = writer.displacement_to(instruction.branch_target, 6)
@@ -259,16 +269,16 @@ def loop(instruction: Instruction, slot: VirtAddr) -> SlotCode:
 def transaction(instruction: Instruction, slot: VirtAddr) -> SlotCode:
     """XBEGIN: its abort address as the original's."""
     target, following = instruction.branch_target, instruction.next_address
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     writer.before()
-    if reaches(slot + 6, target):
+    if reaches(slot + 6, target, writer.mask):
         # xbegin target
         writer.put(b"\xc7\xf8" + writer.displacement_to(target, 6))
         writer.after(following)
         writer.jump(following)
         return writer.finish()
     # xbegin 1f; jmp *following; 1: jmp *target
-    writer.put(b"\xc7\xf8" + _padded_jump_size(slot + 6, following).to_bytes(4, "little"))
+    writer.put(b"\xc7\xf8" + _jump_size(slot + 6, following, writer.mask).to_bytes(4, "little"))
     writer.after(following)
     writer.jump(following)
     writer.after(target)
@@ -276,17 +286,17 @@ def transaction(instruction: Instruction, slot: VirtAddr) -> SlotCode:
     return writer.finish()
 
 
-def _padded_jump_size(here: int, target: VirtAddr) -> int:
-    return 5 if reaches(here + 5, target) else FAR_JUMP_SIZE
+def _jump_size(here: int, target: VirtAddr, mask: int) -> int:
+    return 5 if reaches(here + 5, target, mask) else FAR_JUMP_SIZE
 
 
 def _two_exits(instruction: Instruction, slot: VirtAddr, opcode: bytes) -> SlotCode:
     """`opcode` 1f; jmp next; 1: jmp target."""
     target, following = instruction.branch_target, instruction.next_address
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     writer.before()
     size = len(opcode) + 1
-    writer.put(opcode + bytes([_padded_jump_size(slot + size, following)]))
+    writer.put(opcode + bytes([_jump_size(slot + size, following, writer.mask)]))
     writer.after(following)
     writer.jump(following)
     writer.after(target)
@@ -297,7 +307,7 @@ def _two_exits(instruction: Instruction, slot: VirtAddr, opcode: bytes) -> SlotC
 def syscall(instruction: Instruction, slot: VirtAddr) -> SlotCode:
     """SYSCALL leaves its successor's address in RCX (SDM volume 2): the original's."""
     following = instruction.next_address
-    writer = SlotWriter(slot, instruction.address)
+    writer = _writer(instruction, slot)
     writer.before()
     writer.put(instruction.code)
     writer.after(following, registers=(("rcx", following),))

@@ -13,28 +13,33 @@ NEAR_JUMP_SIZE = 5
 FAR_JUMP_SIZE = 14
 
 
-def reaches(source: int, target: int) -> bool:
-    """A signed 32-bit displacement leads from `source` (the next instruction) to `target`."""
-    return -0x8000_0000 <= _distance(source, target) < 0x8000_0000
+def reaches(source: int, target: int, mask: int = MASK) -> bool:
+    """A signed 32-bit displacement leads from `source` (the next instruction) to `target`.
+
+    Addresses wrap at `mask`: in 32-bit mode every target is in reach.
+    """
+    return -0x8000_0000 <= _distance(source, target, mask) < 0x8000_0000
 
 
-def _distance(source: int, target: int) -> int:
-    distance = (target - source) & MASK
-    return distance - (1 << 64) if distance >> 63 else distance
+def _distance(source: int, target: int, mask: int) -> int:
+    distance = (target - source) & mask
+    return distance - mask - 1 if distance > mask >> 1 else distance
 
 
 class SlotWriter:
     """Appends instructions; each `put` and `jump` is one instruction and one fixup."""
 
-    def __init__(self, slot: VirtAddr, site: VirtAddr) -> None:
+    def __init__(self, slot: VirtAddr, site: VirtAddr, mask: int = MASK) -> None:
         self.slot = slot
+        self.mask = mask
+        """Addresses wrap there."""
         self._site = site
         self._code = bytearray()
         self._fixups: list[Fixup] = []
 
     @property
     def here(self) -> VirtAddr:
-        return VirtAddr((self.slot + len(self._code)) & MASK)
+        return VirtAddr((self.slot + len(self._code)) & self.mask)
 
     def before(self, *, sp_delta: int = 0) -> None:
         """From here on the displaced instruction has not taken effect."""
@@ -49,14 +54,14 @@ class SlotWriter:
 
     def displacement_to(self, target: VirtAddr, size: int) -> bytes:
         """The rel32 or disp32 to `target` of an instruction of `size` bytes that starts here."""
-        distance = _distance(self.here + size, target)
+        distance = _distance(self.here + size, target, self.mask)
         if not -0x8000_0000 <= distance < 0x8000_0000:
             raise OutOfReach(self.slot, target)
         return distance.to_bytes(4, "little", signed=True)
 
     def jump(self, target: VirtAddr) -> None:
         """One instruction that needs no register, flag or stack."""
-        if reaches(self.here + NEAR_JUMP_SIZE, target):
+        if reaches(self.here + NEAR_JUMP_SIZE, target, self.mask):
             # jmp target
             self._code += b"\xe9" + self.displacement_to(target, NEAR_JUMP_SIZE)
         else:
