@@ -10,6 +10,10 @@ import subprocess
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import pytest
+
+from ptrace_uprobes.arch.base import Architecture
+from ptrace_uprobes.arch.x86 import X86_64
 from ptrace_uprobes.errors import MemoryFault
 from tests.support.build import build_target
 
@@ -27,6 +31,7 @@ __all__ = [
     "Machine",
     "NativeRunner",
     "Outcome",
+    "runner_for",
 ]
 
 REGISTERS = (
@@ -43,8 +48,8 @@ SITE, SLOT, DATA, STACK = 0, 0x100_0000, 0x200_0000, 0x300_0000
 DATA and STACK are one page each, with nothing mapped beside them."""
 
 _MAX_STEPS = 4
-_REQUEST = struct.Struct(f"<19Q QQ64s QQ64s 3Q 128s 256s {WINDOW}s {WINDOW}s")
-_REPLY = struct.Struct(f"<iiQ 18Q Q {18 * _MAX_STEPS}Q 512s 256s {WINDOW}s {WINDOW}s")
+_REQUEST = struct.Struct(f"<20Q QQ64s QQ64s 3Q 128s 256s {WINDOW}s {WINDOW}s")
+_REPLY = struct.Struct(f"<iiQ 18Q Q {18 * _MAX_STEPS}Q 16s 512s 256s {WINDOW}s {WINDOW}s")
 _MASK = (1 << 64) - 1
 
 
@@ -76,6 +81,8 @@ class Machine:
     eflags: int = 0x202
     fs_base: int = 0
     gs_base: int = 0
+    arch: Architecture = X86_64
+    """I386: its code runs in 32-bit mode, in the low halves of the registers."""
     base: int = BASES[0]
     data: bytes = bytes(WINDOW)
     stack: bytes = bytes(WINDOW)
@@ -133,10 +140,27 @@ class Outcome:
     registers: dict[str, int]
     stepped: tuple[dict[str, int], ...] = field(repr=False)
     """The registers after each single step within the range asked for."""
+    selectors: bytes
+    """DS, ES, FS, GS, CS, SS."""
     fxsave: bytes = field(repr=False)
     ymm_high: bytes = field(repr=False)
     data: bytes = field(repr=False)
     stack: bytes = field(repr=False)
+
+
+_NO_32_BIT_CODE = 4  # exit status of run_code
+
+
+def runner_for(arch: Architecture) -> NativeRunner:
+    """A runner, or a skip where the kernel runs no code of that mode."""
+    runner = NativeRunner()
+    try:
+        runner.run(Machine(arch=arch, rip=BASES[0], rsp=BASES[0] + STACK + 2048))
+    except RuntimeError:
+        if runner.status != _NO_32_BIT_CODE:
+            raise
+        pytest.skip("this kernel runs no 32-bit code (CONFIG_IA32_EMULATION)")
+    return runner
 
 
 class NativeRunner:
@@ -146,6 +170,11 @@ class NativeRunner:
         self._child = subprocess.Popen(
             [build_target("run_code.c")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
+
+    @property
+    def status(self) -> int | None:
+        """The child's exit status, if it has ended."""
+        return self._child.poll()
 
     def __enter__(self) -> NativeRunner:
         return self
@@ -165,6 +194,7 @@ class NativeRunner:
         request = _REQUEST.pack(
             *(value & _MASK for value in machine.registers().values()),
             machine.gs_base,
+            0x33 if machine.arch.elf_class == 64 else 0x23,
             *places,
             machine.base,
             *step,
@@ -189,5 +219,5 @@ class NativeRunner:
             fault,
             dict(zip(REGISTERS, rest[:18], strict=True)),
             tuple(dict(zip(REGISTERS, values, strict=True)) for values in steps),
-            *rest[-4:],
+            *rest[-5:],
         )

@@ -6,6 +6,8 @@ import random
 from signal import SIGBUS, SIGSEGV, SIGTRAP
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.arch.base import Architecture
+from ptrace_uprobes.arch.x86 import X86_64
 from ptrace_uprobes.errors import MemoryFault, OutOfReach
 from ptrace_uprobes.ssol.plan import Mechanism, Plan, SlotCode, plan, plan_far
 from tests.support.native import (
@@ -25,52 +27,56 @@ __all__ = ["check", "machine_at"]
 _SI_KERNEL, TRAP_TRACE = 0x80, 2  # si_code of int3's and of a single-step's SIGTRAP
 _FLAGS = 0x20_0CD5  # CF PF AF ZF SF DF OF, ID
 _MASK = (1 << 64) - 1
-_RED_ZONE_WORD = 8
 _FXSAVE_FIP = slice(8, 16)
 _FXSAVE_RESERVED = 416  # the kernel keeps its own words from 464 on
 
 
-def _value(source: random.Random, base: int) -> int:
+def _value(source: random.Random, base: int, mask: int) -> int:
     """A register's or a word's value that instructions can do something with."""
-    return source.choice(
+    return mask & source.choice(
         (
             base + DATA + source.randrange(0, WINDOW, 8),
             base + DATA + source.randrange(WINDOW),
             base + STACK + source.randrange(0, WINDOW, 8),
             base + SITE + 0x8000 + source.randrange(0, 0x4000, 16),
             source.randrange(8),
-            -source.randrange(8) & _MASK,
+            -source.randrange(8),
             source.getrandbits(32),
             source.getrandbits(64),
         )
     )
 
 
-def _words(source: random.Random, base: int) -> bytes:
+def _words(source: random.Random, base: int, size: int) -> bytes:
     words = []
-    for _ in range(WINDOW // 8):
+    for _ in range(WINDOW // size):
         # Mostly code addresses, for returns and indirect branches.
         if source.random() < 0.7:
             value = base + SITE + 0x8000 + source.randrange(0, 0x4000, 16)
         else:
-            value = _value(source, base)
-        words.append(value.to_bytes(8, "little"))
+            value = _value(source, base, (1 << 8 * size) - 1)
+        words.append(value.to_bytes(size, "little"))
     return b"".join(words)
 
 
-def machine_at(seed: int, base: int, offset: int) -> Machine:
+def machine_at(seed: int, base: int, offset: int, arch: Architecture = X86_64) -> Machine:
     """A random state about to execute at `offset` of the SITE arena of `base`."""
     source = random.Random(seed)
-    machine = Machine(base=base, data=_words(source, base), stack=_words(source, base))
+    size = arch.word_size
+    mask = (1 << 8 * size) - 1
+    data, stack = _words(source, base, size), _words(source, base, size)
+    machine = Machine(arch=arch, base=base, data=data, stack=stack)
     for name in REGISTERS:
-        setattr(machine, name, _value(source, base))
+        setattr(machine, name, _value(source, base, mask))
     machine.rip = base + SITE + offset
     machine.rsp = base + STACK + source.choice((1024, 2048, 2048 + 8, 2048 + 1, 3072))
     if source.random() < 0.05:
         machine.rsp = base + STACK + source.choice((0, 8, WINDOW - 8, WINDOW))
     if source.random() < 0.5:
         machine.rbp = base + STACK + 2048 + source.randrange(0, 1024, 8)
-    machine.rcx = source.choice((machine.rcx, source.randrange(6), 1 << 32, 1 << 32 | 1))
+    # Just past the end of the counter that 67 chooses.
+    half = 1 << 4 * size
+    machine.rcx = source.choice((machine.rcx, source.randrange(6), half, half | 1))
     machine.eflags = 0x202 | source.getrandbits(12) & 0x8D5 | source.choice((0, 0x400))
     machine.gs_base = base + DATA
     machine.xmm = source.randbytes(256)
@@ -103,10 +109,11 @@ def _mapped_back(registers: dict[str, int], code: SlotCode, offset: int) -> dict
 
 def _without_red_zone_word(stack: bytes, machine: Machine) -> bytes:
     """A rolled-back call has written the word that it will write again."""
-    start = machine.rsp - _RED_ZONE_WORD - machine.base - STACK
-    if not 0 <= start <= WINDOW - _RED_ZONE_WORD:
+    size = machine.arch.word_size
+    start = machine.rsp - size - machine.base - STACK
+    if not 0 <= start <= WINDOW - size:
         return stack
-    return stack[:start] + bytes(_RED_ZONE_WORD) + stack[start + _RED_ZONE_WORD :]
+    return stack[:start] + bytes(size) + stack[start + size :]
 
 
 def check(
@@ -115,10 +122,10 @@ def check(
     """Compare each mechanism that the instruction can have; the plan that `auto` makes."""
     site = machine.rip
     direct = native.run(machine, Code(site, code))
-    made = plan(code, VirtAddr(site))
+    made = plan(code, VirtAddr(site), machine.arch)
     slot = (machine.base if base is None else base) + distance
     for prefer in (None, Mechanism.BOOST, Mechanism.STEP, Mechanism.EMULATE):
-        candidate = plan(code, VirtAddr(site), prefer=prefer)
+        candidate = plan(code, VirtAddr(site), machine.arch, prefer)
         if candidate.mechanism is Mechanism.REFUSE:
             assert candidate.refusal is not None
             return candidate
@@ -139,7 +146,7 @@ def check(
         assert len(assembled.code) <= candidate.slot_size
         if candidate.mechanism is Mechanism.BOOST:
             _check_boosted(native, machine, candidate, assembled, slot, direct)
-        if plan(code, VirtAddr(site), prefer=Mechanism.STEP).mechanism is Mechanism.STEP:
+        if plan(code, VirtAddr(site), machine.arch, Mechanism.STEP).mechanism is Mechanism.STEP:
             _check_stepped(native, machine, candidate, assembled, slot, direct)
     return made
 
@@ -163,10 +170,11 @@ def _check_boosted(
         rolled_back = registers["rsp"] != boosted.registers["rsp"]
     assert _visible(registers, registers["rip"]) == _visible(direct.registers, _arrival(direct))
     assert (boosted.signal, boosted.signal_code) == (direct.signal, direct.signal_code)
-    pushed = machine.rsp - _RED_ZONE_WORD & _MASK
+    pushed = machine.rsp - machine.arch.word_size & _MASK
     if not pushed <= boosted.fault_address < machine.rsp:
         # A call whose operand and whose push both fault may find them in the other order.
         _compare_fault_address(direct, boosted)
+    assert boosted.selectors == direct.selectors
     assert boosted.data == direct.data
     if rolled_back:
         assert _without_red_zone_word(boosted.stack, machine) == _without_red_zone_word(
@@ -233,6 +241,7 @@ def _check_stepped(
     if stepped.registers["rsp"] == direct.registers["rsp"]:
         assert stepped.stack == direct.stack
     assert stepped.data == direct.data
+    assert stepped.selectors == direct.selectors
     _compare_vectors(direct, stepped)
 
 
