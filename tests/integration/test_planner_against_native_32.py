@@ -122,7 +122,7 @@ def test_every_opcode_with_every_prefix_leaves_the_same_state(
     native: NativeRunner, prefix: str
 ) -> None:
     windows = every_legacy_opcode_32((0x05, 0x00, 0x44, 0x86, 0xD1), (bytes.fromhex(prefix),))
-    assert _check_all(native, windows) > 1000
+    assert _check_all(native, windows) > (100 if prefix == "f0" else 1000)  # few can be locked
     if not prefix:
         assert _check_all(native, every_opcode((0x05, 0x44, 0xD1), (b"",))) > 1000
 
