@@ -142,7 +142,7 @@ class Encoding32(Encoding):
 
 # One byte of attributes an opcode: what follows it.
 _MODRM = 0x80
-_NONE, _IMM8, _IMM16, _IMMZ, _IMMV, _MOFFS, _ENTER, _IMM32, _FAR = range(9)
+_NONE, _IMM8, _IMM16, _IMMZ, _IMMV, _MOFFS, _ENTER, _IMM32, _FAR, _TEST, _EXTRQ = range(11)
 _INVALID = 0xFF
 
 
@@ -188,7 +188,8 @@ _ONE_BYTE = _table(
     ([*range(0xE0, 0xE8), 0xEB], _IMM8),
     ([0xE8, 0xE9], _IMM32),
     ([*range(0xEC, 0xF0), 0xF1, 0xF4, 0xF5], _NONE),
-    ([0xF6, 0xF7, 0xFE, 0xFF], _MODRM),
+    ([0xF6, 0xF7], _MODRM | _TEST),
+    ([0xFE, 0xFF], _MODRM),
     (range(0xF8, 0xFE), _NONE),
 )
 _TWO_BYTE = _table(
@@ -198,7 +199,8 @@ _TWO_BYTE = _table(
     ),
     ([*range(0x05, 0x0A), 0x0B, 0x0E, *range(0x30, 0x36), 0x37, 0x77], _NONE),
     ([0x0F, *range(0x70, 0x74)], _MODRM | _IMM8),  # 0F 0F: 3DNow!, its opcode comes last
-    (range(0x78, 0x80), _MODRM),
+    ([0x78], _MODRM | _EXTRQ),
+    (range(0x79, 0x80), _MODRM),
     (range(0x80, 0x90), _IMM32),
     (range(0x90, 0xA0), _MODRM),
     ([*range(0xA0, 0xA3), *range(0xA8, 0xAB), *range(0xC8, 0xD0)], _NONE),
@@ -332,10 +334,12 @@ def _measure(code: bytes, long_mode: bool) -> Encoding | None:
             displacement_offset = offset
             offset += displacement_size
     kind = attributes & 0x7F
-    if kind == _MOFFS:
+    if kind == _NONE:
+        immediate_size = 0
+    elif kind == _MOFFS:
         immediate_size = (8 if long_mode else 4) >> (prefixes & Prefix.ADDRESS_SIZE != 0)
     else:
-        immediate_size = _immediate_size(kind, opcode, modrm, prefixes, rex, family, opcode_map)
+        immediate_size = _immediate_size(kind, opcode, modrm, prefixes, rex)
     return (Encoding if long_mode else Encoding32)(
         size=offset + immediate_size,
         family=family,
@@ -353,19 +357,14 @@ def _measure(code: bytes, long_mode: bool) -> Encoding | None:
     )
 
 
-def _immediate_size(
-    kind: int, opcode: int, modrm: int, prefixes: int, rex: int, family: Family, opcode_map: int
-) -> int:
-    if kind == _NONE:
-        if family is not Family.LEGACY:
+def _immediate_size(kind: int, opcode: int, modrm: int, prefixes: int, rex: int) -> int:
+    if kind == _TEST:
+        if modrm & 0x30:
             return 0
-        if opcode_map == 0 and opcode in (0xF6, 0xF7) and modrm & 0x30 == 0:
-            kind = _IMM8 if opcode == 0xF6 else _IMMZ  # TEST is /0 and its alias /1
-        elif opcode_map == 1 and opcode == 0x78:
-            # EXTRQ and INSERTQ (SSE4a) have two immediate bytes, VMREAD none.
-            return 2 if prefixes & (Prefix.OPERAND_SIZE | Prefix.REPNE) else 0
-        else:
-            return 0
+        kind = _IMM8 if opcode == 0xF6 else _IMMZ  # TEST is /0 and its alias /1
+    elif kind == _EXTRQ:
+        # EXTRQ and INSERTQ (SSE4a) have two immediate bytes, VMREAD none.
+        return 2 if prefixes & (Prefix.OPERAND_SIZE | Prefix.REPNE) else 0
     if kind == _IMMZ or (kind == _IMMV and not rex & 8):
         return 2 if prefixes & Prefix.OPERAND_SIZE and not rex & 8 else 4
     if kind == _FAR:
