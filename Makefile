@@ -10,13 +10,14 @@ ARGS ?=
 SECONDS ?= 3600
 
 .DELETE_ON_ERROR:
-.PHONY: help run test soak load bench bench-quick lint clean
+.PHONY: help run test soak load every-instruction bench bench-quick lint clean
 
 help:
 	@echo 'make run     probe a real program: hits with registers, a stack and data'
 	@echo 'make test    the tests, within 8 minutes        (ARGS="-k NAME": options for pytest)'
 	@echo 'make soak    the tests that take long, then an hour of mixed load (SECONDS=N)'
 	@echo 'make load    the mixed load alone, with exact books; .ci/run has 90 seconds of it'
+	@echo 'make every-instruction  a probe on each of 70,000 instructions of real libraries'
 	@echo 'make bench   the measurements, beside the kernel and other tools (25 minutes; bench-quick: 3)'
 	@echo 'make lint    ruff, mypy --strict, import-linter'
 	@echo 'make clean   remove what the others made'
@@ -62,6 +63,10 @@ soak: $(VENV)/test.stamp $(VENV)/programs.stamp
 # The mixed load alone: `make load SECONDS=180`, `make load ARGS="--seed 7 --only gated"`.
 load: $(VENV)/test.stamp $(VENV)/programs.stamp
 	$(BIN)/python -m tests.soak --seconds $(SECONDS) $(ARGS)
+
+# A probe on every instruction of some thousand functions of real libraries, with its figures.
+every-instruction: $(VENV)/test.stamp $(VENV)/programs.stamp
+	$(BIN)/python -m tests.every_instruction $(ARGS)
 
 # Results go to bench-results/: JSON of pytest-benchmark, and a report with plots made of it.
 bench: $(VENV)/bench.stamp $(VENV)/peers.stamp

@@ -23,7 +23,7 @@ from tests.support.procfs import (
 )
 from tests.support.target import start_target
 
-__all__ = ["CHILDLESS", "KINDS", "PLUGIN", "Member", "Wrong", "plugin"]
+__all__ = ["CHILDLESS", "KINDS", "LIMIT", "PLUGIN", "Member", "Wrong", "plugin"]
 
 KINDS: Final = (
     "threads",
@@ -48,7 +48,8 @@ _WORDS: Final = (
 )
 _OFFSETS: Final = {name: 8 * number for number, name in enumerate(_WORDS)}
 _SILENT, _NOISE, _OPEN = 0, 1, 2
-_LIMIT: Final = 20.0
+LIMIT: Final = 60.0
+"""Seconds that any one wait may take, on a machine with much else to do."""
 
 
 class Wrong(Exception):
@@ -113,7 +114,7 @@ class Member:
 
     def _wait(self, state: str, count: str) -> None:
         try:
-            wait_until(f"{self!r} {state}", lambda: self.word(count) == 0, _LIMIT)
+            wait_until(f"{self!r} {state}", lambda: self.word(count) == 0, LIMIT)
         except TimeoutError:
             # Said now: what clears up after this error also frees what hangs.
             describe_hang(f"{self!r} never {state}")

@@ -18,7 +18,8 @@ from typing import Final
 
 import ptrace_uprobes as pu
 from tests.soak.books import Books, total
-from tests.soak.member import CHILDLESS, KINDS, PLUGIN, Member, Wrong
+from tests.soak.member import CHILDLESS, KINDS, LIMIT, PLUGIN, Member, Wrong
+from tests.soak.watchdog import describe_hang
 from tests.support.build import build_target
 from tests.support.command import COMMAND
 from tests.support.elf_tools import functions, instruction_addresses
@@ -227,6 +228,7 @@ def commanded(round_: Round) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},
         )
         try:
             # Traps are written while all threads of all members stand still, then these go on.
@@ -250,7 +252,11 @@ def commanded(round_: Round) -> None:
             number = random.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
             command.send_signal(number)
             books.done["commands signalled"] += 1
-            _, errors = command.communicate(timeout=30)
+            _, errors = command.communicate(timeout=LIMIT)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            describe_hang(f"the command on {members}")
+            command.send_signal(signal.SIGABRT)  # which has it tell its Python stacks
+            raise Wrong(f"the command hung: {command.communicate()[1]}") from None
         finally:
             if command.poll() is None:
                 command.kill()

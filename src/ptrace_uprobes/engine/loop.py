@@ -225,8 +225,11 @@ class Tracer:
                     thread.in_group_stop = False
                     # It was run out of its group-stop; an interrupt brings it back into it.
                     thread.recheck_stop = True
-                state.resume(thread, thread.resume_signal)
-                thread.resume_signal = 0
+                number, thread.resume_signal = thread.resume_signal, 0
+                if number:
+                    deliver(state, thread, number)  # it may stand in a slot
+                else:
+                    state.resume(thread)
             elif thread.resume_signal not in (0, held_back):
                 # One that came meanwhile: whoever lets the thread go on knows nothing of it.
                 number, thread.resume_signal = thread.resume_signal, held_back

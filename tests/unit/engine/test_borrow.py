@@ -45,3 +45,16 @@ def test_a_signal_that_came_while_a_thread_was_lent_is_sent_again(
         thread.resume_signal = signal.SIGTRAP
     assert sent == [(thread.process.pid, thread.tid, signal.SIGTRAP)]
     assert thread.resume_signal == 0
+
+
+def test_a_signal_that_came_while_a_running_thread_was_lent_is_delivered_as_if_in_no_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    delivered: list[int] = []
+    monkeypatch.setattr(loop, "deliver", lambda state, thread, number: delivered.append(number))
+    tracer, thread = _tracer(), _in_a_handler()
+    monkeypatch.setattr(tracer, "_stop_one", lambda space: (thread, False))
+    with tracer.borrow(thread.process.space):
+        thread.resume_signal = signal.SIGTRAP
+    assert delivered == [signal.SIGTRAP]
+    assert thread.resume_signal == 0
