@@ -16,7 +16,7 @@ help:
 	@echo 'make run     probe a real program: hits with registers, a stack and data'
 	@echo 'make test    the tests, within 8 minutes        (ARGS="-k NAME": options for pytest)'
 	@echo 'make soak    the tests that take long, then an hour of mixed load (SECONDS=N)'
-	@echo 'make load    the mixed load alone, with exact books; .ci/run has 90 seconds of it'
+	@echo 'make load    the mixed load alone, with exact books'
 	@echo 'make every-instruction  a probe on each of 70,000 instructions of real libraries'
 	@echo 'make bench   the measurements, beside the kernel and other tools (25 minutes; bench-quick: 3)'
 	@echo 'make lint    ruff, mypy --strict, import-linter'
