@@ -10,7 +10,7 @@ ARGS ?=
 SECONDS ?= 3600
 
 .DELETE_ON_ERROR:
-.PHONY: help run test soak load every-instruction bench bench-quick lint clean
+.PHONY: help run test soak load every-instruction bench bench-quick lint clean fuzz
 
 help:
 	@echo 'make run     probe a real program: hits with registers, a stack and data'
@@ -19,6 +19,7 @@ help:
 	@echo 'make load    the mixed load alone, with exact books'
 	@echo 'make every-instruction  a probe on each of 70,000 instructions of real libraries'
 	@echo 'make bench   the measurements, beside the kernel and other tools (25 minutes; bench-quick: 3)'
+	@echo 'make fuzz    every instruction against the processor, 10 minutes  (ARGS="--seconds 60")'
 	@echo 'make lint    ruff, mypy --strict, import-linter'
 	@echo 'make clean   remove what the others made'
 
@@ -67,6 +68,9 @@ load: $(VENV)/test.stamp $(VENV)/programs.stamp
 # A probe on every instruction of some thousand functions of real libraries, with its figures.
 every-instruction: $(VENV)/test.stamp $(VENV)/programs.stamp
 	$(BIN)/python -m tests.every_instruction $(ARGS)
+
+fuzz: $(VENV)/test.stamp $(VENV)/programs.stamp
+	@$(BIN)/python -m fuzz $(ARGS)
 
 # Results go to bench-results/: JSON of pytest-benchmark, and a report with plots made of it.
 bench: $(VENV)/bench.stamp $(VENV)/peers.stamp

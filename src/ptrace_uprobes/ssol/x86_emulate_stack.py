@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ptrace_uprobes.arch.x86_encoding import Encoding
 from ptrace_uprobes.decoder import Instruction
+from ptrace_uprobes.errors import MemoryFault
 from ptrace_uprobes.ssol.state import Registers, TraceeMemory
 from ptrace_uprobes.ssol.x86_operand import REGISTER_NAMES
 
@@ -18,6 +19,8 @@ __all__ = [
     "load",
     "push",
 ]
+
+_AC = 0x4_0000
 
 Emulator = Callable[[int, Registers, TraceeMemory], None]
 """Called with the site's address."""
@@ -51,6 +54,7 @@ def emulate_push_immediate(instruction: Instruction) -> Emulator:
 def push(registers: Registers, memory: TraceeMemory, value: int, word: int, mask: int) -> None:
     """Push `word` bytes; addresses wrap at `mask`."""
     stack = registers.rsp - word & mask
+    check_alignment(registers, stack, word)
     memory.write(stack, value.to_bytes(word, "little"))
     registers.rsp = stack
 
@@ -61,7 +65,7 @@ def emulate_pop_register(instruction: Instruction, number: int) -> Emulator:
     name = REGISTER_NAMES[number]
 
     def pop_register(address: int, registers: Registers, memory: TraceeMemory) -> None:
-        value = load(memory, registers.rsp & mask, word)
+        value = load(registers, memory, registers.rsp & mask, word)
         registers.rsp = registers.rsp + word & mask
         setattr(registers, name, value)  # RSP: the value popped, after the increment
         registers.rip = address + size & mask
@@ -69,7 +73,14 @@ def emulate_pop_register(instruction: Instruction, number: int) -> Emulator:
     return pop_register
 
 
-def load(memory: TraceeMemory, address: int, word: int) -> int:
+def check_alignment(registers: Registers, address: int, word: int) -> None:
+    """A program that has set AC gets its fault (SDM volume 3, 6.15, #AC), natively."""
+    if address & (word - 1) and registers.eflags & _AC:
+        raise MemoryFault(address, word)
+
+
+def load(registers: Registers, memory: TraceeMemory, address: int, word: int) -> int:
+    check_alignment(registers, address, word)
     return int.from_bytes(memory.read(address, word), "little")
 
 
@@ -78,7 +89,7 @@ def emulate_leave(encoding: Encoding) -> Emulator:
 
     def leave(address: int, registers: Registers, memory: TraceeMemory) -> None:
         frame = registers.rbp & mask
-        registers.rbp = load(memory, frame, word)
+        registers.rbp = load(registers, memory, frame, word)
         registers.rsp = frame + word & mask
         registers.rip = address + size & mask
 

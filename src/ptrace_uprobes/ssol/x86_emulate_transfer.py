@@ -156,7 +156,7 @@ def _branch_operand(instruction: Instruction) -> Callable[[Registers, TraceeMemo
     address_of = effective_address(instruction)
 
     def from_memory(registers: Registers, memory: TraceeMemory, following: int) -> int:
-        return load(memory, address_of(registers, following), word)
+        return load(registers, memory, address_of(registers, following), word)
 
     return from_memory
 
@@ -168,7 +168,7 @@ def emulate_return(instruction: Instruction) -> Emulator:
 
     def near_return(address: int, registers: Registers, memory: TraceeMemory) -> None:
         stack = registers.rsp & mask
-        _go(registers, load(memory, stack, word))
+        _go(registers, load(registers, memory, stack, word))
         registers.rsp = stack + released & mask
 
     return near_return

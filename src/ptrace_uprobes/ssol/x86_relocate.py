@@ -11,7 +11,7 @@ from ptrace_uprobes.arch.x86_encoding import Family, Prefix
 from ptrace_uprobes.decoder import Instruction
 from ptrace_uprobes.errors import OutOfReach
 from ptrace_uprobes.ssol.slot import SlotCode
-from ptrace_uprobes.ssol.x86_write import FAR_JUMP_SIZE, MASK, SlotWriter, reaches
+from ptrace_uprobes.ssol.x86_write import MASK, SlotWriter, jump_size, reaches
 
 __all__ = [
     "call_memory",
@@ -278,16 +278,12 @@ def transaction(instruction: Instruction, slot: VirtAddr) -> SlotCode:
         writer.jump(following)
         return writer.finish()
     # xbegin 1f; jmp *following; 1: jmp *target
-    writer.put(b"\xc7\xf8" + _jump_size(slot + 6, following, writer.mask).to_bytes(4, "little"))
+    writer.put(b"\xc7\xf8" + jump_size(slot + 6, following, writer.mask).to_bytes(4, "little"))
     writer.after(following)
     writer.jump(following)
     writer.after(target)
     writer.jump(target)
     return writer.finish()
-
-
-def _jump_size(here: int, target: VirtAddr, mask: int) -> int:
-    return 5 if reaches(here + 5, target, mask) else FAR_JUMP_SIZE
 
 
 def _two_exits(instruction: Instruction, slot: VirtAddr, opcode: bytes) -> SlotCode:
@@ -296,7 +292,7 @@ def _two_exits(instruction: Instruction, slot: VirtAddr, opcode: bytes) -> SlotC
     writer = _writer(instruction, slot)
     writer.before()
     size = len(opcode) + 1
-    writer.put(opcode + bytes([_jump_size(slot + size, following, writer.mask)]))
+    writer.put(opcode + bytes([jump_size(slot + size, following, writer.mask)]))
     writer.after(following)
     writer.jump(following)
     writer.after(target)

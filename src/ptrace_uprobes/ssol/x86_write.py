@@ -6,11 +6,12 @@ from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.errors import OutOfReach
 from ptrace_uprobes.ssol.slot import Fixup, SlotCode
 
-__all__ = ["FAR_JUMP_SIZE", "MASK", "NEAR_JUMP_SIZE", "SlotWriter", "reaches"]
+__all__ = ["FAR_JUMP_SIZE", "MASK", "NEAR_JUMP_SIZE", "SlotWriter", "jump_size", "reaches"]
 
 MASK = (1 << 64) - 1
 NEAR_JUMP_SIZE = 5
-FAR_JUMP_SIZE = 14
+FAR_JUMP_SIZE = 21
+"""At most: its operand is aligned, since a program may have set AC (SDM volume 3, 6.15, #AC)."""
 
 
 def reaches(source: int, target: int, mask: int = MASK) -> bool:
@@ -24,6 +25,17 @@ def reaches(source: int, target: int, mask: int = MASK) -> bool:
 def _distance(source: int, target: int, mask: int) -> int:
     distance = (target - source) & mask
     return distance - mask - 1 if distance > mask >> 1 else distance
+
+
+def jump_size(here: int, target: int, mask: int = MASK) -> int:
+    """How many bytes `SlotWriter.jump` puts at `here`."""
+    if reaches(here + NEAR_JUMP_SIZE, target, mask):
+        return NEAR_JUMP_SIZE
+    return 6 + _padding(here) + 8
+
+
+def _padding(here: int) -> int:
+    return -(here + 6) & 7
 
 
 class SlotWriter:
@@ -65,8 +77,10 @@ class SlotWriter:
             # jmp target
             self._code += b"\xe9" + self.displacement_to(target, NEAR_JUMP_SIZE)
         else:
-            # jmp *0(%rip); .quad target
-            self._code += b"\xff\x25\x00\x00\x00\x00" + target.to_bytes(8, "little")
+            # jmp *1f(%rip); .balign 8; 1: .quad target
+            padding = _padding(self.here)
+            self._code += b"\xff\x25" + padding.to_bytes(4, "little") + bytes(padding)
+            self._code += target.to_bytes(8, "little")
 
     def finish(self) -> SlotCode:
         return SlotCode(bytes(self._code), tuple(self._fixups))

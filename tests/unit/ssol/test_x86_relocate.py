@@ -29,8 +29,15 @@ def test_a_plain_instruction_is_copied_and_followed_by_a_jump_back() -> None:
 
 def test_the_jump_back_needs_no_register_where_it_is_far() -> None:
     slot = made("4889e5").assemble(FAR_SLOT)
-    # mov %rsp, %rbp; jmp *0(%rip); .quad 0x400003
-    assert slot.code == bytes.fromhex("4889e5 ff2500000000 0300400000000000")
+    # mov %rsp, %rbp; jmp *1f(%rip); .balign 8; 1: .quad 0x400003
+    assert slot.code == bytes.fromhex("4889e5 ff2507000000 00000000000000 0300400000000000")
+
+
+def test_the_jump_back_needs_no_more_alignment_than_a_program_with_ac_set_has() -> None:
+    for offset in range(16):
+        slot = made("4889e5").assemble(VirtAddr(FAR_SLOT + offset))
+        assert (FAR_SLOT + offset + len(slot.code)) % 8 == 0
+        assert len(slot.code) <= made("4889e5").slot_size
 
 
 def test_a_near_call_pushes_the_original_return_address() -> None:
