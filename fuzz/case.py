@@ -148,7 +148,11 @@ def _aimed(
         number = encoding.rm | (encoding.rex & 1) << 3
         if number != _RSP:
             general[HARDWARE_ORDER[number]] = code_address(source, base)
-    elif (change_code and (0x70 <= opcode <= 0x7F or (0xE0 <= opcode <= 0xEB and opcode & 0xC != 4))) or (change_code and opcode == 0xC7 and encoding.modrm == 0xF8):
+    elif change_code and (
+        0x70 <= opcode <= 0x7F
+        or opcode in (0xE0, 0xE1, 0xE2, 0xE3, 0xE8, 0xE9, 0xEB)
+        or (opcode == 0xC7 and encoding.modrm == 0xF8)
+    ):
         return _with_branch(code, encoding, site, base, source)
     return code
 

@@ -10,7 +10,7 @@ from ptrace_uprobes.ssol.plan import SlotCode
 
 __all__ = ["Step", "read_slot"]
 
-_FAR_JUMP = b"\xff\x25\x00\x00\x00\x00"  # jmp *0(%rip), and the target behind it
+_FAR_JUMP = b"\xff\x25"  # jmp *n(%rip), and the target behind it, aligned
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,11 @@ def read_slot(assembled: SlotCode, slot: int) -> list[Step]:
         assert instruction is not None, code[offset:].hex(" ")
         size = len(instruction.code)
         jump: int | None = None
-        if instruction.code == _FAR_JUMP:
-            jump = int.from_bytes(code[offset + 6 : offset + 14], "little")
-            size += 8
+        if instruction.code[:2] == _FAR_JUMP and 0 <= instruction.displacement < 8:
+            start = offset + size + instruction.displacement
+            assert (slot + start) % 8 == 0
+            jump = int.from_bytes(code[start : start + 8], "little")
+            size = start + 8 - offset
         elif instruction.code[:1] == b"\xe9":
             jump = instruction.branch_target
         steps.append(Step(offset, instruction, jump))
