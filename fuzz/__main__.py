@@ -50,7 +50,7 @@ def report(tally: Tally, seconds: float) -> None:
     _table("not the same twice in place", tally.not_the_same_twice)
     _table("tolerated", tally.tolerated)
     print(f"disagreements  {len(tally.disagreements):,}")
-    for one in _one_of_each(tally.disagreements)[:_MOST_SHOWN]:
+    for one in one_of_each(tally.disagreements)[:_MOST_SHOWN]:
         print(f"  {one}")
 
 
@@ -61,7 +61,7 @@ def _table(title: str, counts: Counter[str]) -> None:
         print(f"  {count:>9,}  {name}")
 
 
-def _one_of_each(found: list[Disagreement]) -> list[Disagreement]:
+def one_of_each(found: list[Disagreement]) -> list[Disagreement]:
     first: dict[tuple[str, str], Disagreement] = {}
     for one in found:
         first.setdefault((one.text.split(" ")[0], one.way), one)

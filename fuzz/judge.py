@@ -31,6 +31,7 @@ _TRAP_TRACE: Final = 2
 _TF, _RF = 0x100, 0x10000
 _PAGE_FAULT: Final = 14
 _FETCH: Final = 0x10
+_FOP: Final = slice(6, 8)
 _FIP: Final = slice(8, 16)
 _MINE_FROM, _MINE_TO = 464, 576
 """The kernel's own words and the XSAVE header: XSTATE_BV tells how, not what, was saved."""
@@ -122,7 +123,8 @@ def shown_in_slot(
             name = made.scratch[0]
             registers[name] = case.general[REGISTERS.index(name)]
         if made.fix_fip and int.from_bytes(xstate[_FIP], "little") == slot:
-            xstate = xstate[:8] + int(case.site).to_bytes(8, "little") + xstate[16:]
+            fop = made.fop.to_bytes(2, "little") if any(xstate[_FOP]) else bytes(2)
+            xstate = xstate[:6] + fop + int(case.site).to_bytes(8, "little") + xstate[16:]
     values = tuple(
         registers.get(name, value) for name, value in zip(REGISTERS, general, strict=True)
     )

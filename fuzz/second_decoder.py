@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import iced_x86
-from iced_x86 import Decoder, DecoderOptions, FlowControl, Instruction
+from iced_x86 import Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic
 
 from ptrace_uprobes.arch.x86_encoding import Family
 from ptrace_uprobes.ssol.plan import Mechanism, Plan
@@ -24,8 +24,8 @@ class SecondDecoder:
     """Names forms of instructions, and complains of what ours reads otherwise."""
 
     @staticmethod
-    def decode(code: bytes, address: int = 0, options: int = DecoderOptions.AMD) -> Instruction:
-        return Decoder(64, code, options, ip=address).decode()
+    def decode(code: bytes) -> Instruction:
+        return Decoder(64, code, DecoderOptions.AMD).decode()
 
     def name(self, code: bytes) -> str:
         """Of the form, say `VADDPS_YMM_YMM_YMMM256`; empty if these bytes are unknown to it."""
@@ -43,6 +43,8 @@ class SecondDecoder:
             return []
         encoding = made.instruction.encoding
         found = []
+        if other.mnemonic in (Mnemonic.UD0, Mnemonic.UD1):
+            return []  # processors and disassemblers differ on what follows them; nothing is done
         if other.len != encoding.size:
             found.append(f"{encoding.size} bytes, {other.len} as {other}")
             return found

@@ -196,10 +196,10 @@ class Thread:
                 return bytes(content[address - start : address - start + size])
         if self._base + SITE <= address and address + size <= self._base + SITE + ARENA:
             code = bytearray(b"\xcc" * size)
-            at, content = self._site
+            at, site = self._site
             for offset in range(size):
-                if at <= address + offset < at + len(content):
-                    code[offset] = content[address + offset - at]
+                if at <= address + offset < at + len(site):
+                    code[offset] = site[address + offset - at]
             return bytes(code)
         raise MemoryFault(address, size)
 

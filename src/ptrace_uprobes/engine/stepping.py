@@ -87,7 +87,8 @@ class Stepper:
         ptrace_calls.set_registers(thread.tid, registers)
         if step.placed.plan.fix_fip and step.placed.slot is not None:
             if ptrace_calls.get_fp_instruction_pointer(thread.tid) == step.placed.slot:
-                ptrace_calls.set_fp_instruction_pointer(thread.tid, step.placed.address)
+                plan = step.placed.plan
+                ptrace_calls.set_fp_instruction(thread.tid, step.placed.address, plan.fop)
         if thread.trap_action is not None:
             self._trap_handlers.mend(thread)  # the step's SIGTRAP is forced as well
         self._state.resume(thread, self._release_signal(thread, step))

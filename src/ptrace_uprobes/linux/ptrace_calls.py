@@ -41,7 +41,7 @@ __all__ = [
     "get_signal_mask",
     "has_queued_trap",
     "peek_user",
-    "set_fp_instruction_pointer",
+    "set_fp_instruction",
     "set_registers",
     "set_signal_info",
     "set_signal_mask",
@@ -229,6 +229,7 @@ def has_queued_trap(tid: int, code: int = SI_KERNEL) -> bool:
 
 # struct user_fpregs_struct (the FXSAVE image): the 64-bit FIP is at byte 8, XMM0 at 160.
 _FXSAVE_SIZE = 512
+_FXSAVE_FOP = 6
 _FXSAVE_RIP = 8
 _FXSAVE_XMM = 160
 
@@ -249,10 +250,14 @@ def get_vector_register(tid: int, number: int) -> bytes:
     return image.raw[start : start + 16]
 
 
-def set_fp_instruction_pointer(tid: int, address: int) -> None:
+def set_fp_instruction(tid: int, address: int, opcode: int) -> None:
+    """The x87 instruction pointer, and the opcode where the processor has recorded one: not all
+    do always (SDM volume 1, 8.1.9)."""
     image = (ctypes.c_char * _FXSAVE_SIZE)()
     call(GETFPREGS, tid, 0, ctypes.addressof(image))
     struct.pack_into("<Q", image, _FXSAVE_RIP, address)
+    if any(image.raw[_FXSAVE_FOP : _FXSAVE_FOP + 2]):
+        struct.pack_into("<H", image, _FXSAVE_FOP, opcode)
     call(SETFPREGS, tid, 0, ctypes.addressof(image))
 
 

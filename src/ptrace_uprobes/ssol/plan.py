@@ -76,6 +76,15 @@ class Plan:
         exception: any other value is to be left alone."""
         return self._recipe is not None and self._recipe.fix_fip
 
+    @property
+    def fop(self) -> int:
+        """What the x87 state records as the instruction's opcode; a far operand's copy has
+        another ModRM byte (SDM volume 1, 8.1.9). With `fix_fip` only."""
+        if self.instruction is None:
+            raise EngineBug(f"no instruction, whose opcode was asked for: {self}")
+        encoding = self.instruction.encoding
+        return (encoding.opcode & 7) << 8 | encoding.modrm & 0xFF
+
     def assemble(self, slot: VirtAddr) -> SlotCode:
         """The code to put at `slot`; raises `OutOfReach`: then see `plan_far`."""
         if self._recipe is None or self._recipe.assemble is None or self.instruction is None:
