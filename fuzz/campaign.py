@@ -233,7 +233,7 @@ class Campaign:
             except MemoryFault:
                 if thread.general() != before:
                     self._report(case, candidate, "emulate", "changed registers before a fault")
-                if assembled is None:
+                if assembled is None or case.steps_itself:
                     return None
                 place = f"{place}, for its fault"
             else:
@@ -364,12 +364,13 @@ _REGISTER_INDEX: Final = {
 
 
 def _is_early_trap(trial: _Trial, shown: Shown | str) -> bool:
-    """After POPF and SYSCALL the processor traps only behind the next instruction, and that is
-    the slot's jump back: a program that sets TF itself gets its trap before its next one."""
+    """After POPF, SYSCALL, and what the kernel computes in the processor's place (UMIP), the trap
+    of TF comes only behind the next instruction, and that is the slot's jump back: a program that
+    sets TF itself gets its trap before its next one."""
     name = trial.made.instruction.mnemonic if trial.made.instruction is not None else ""
     return (
         not isinstance(shown, str)
-        and name.startswith(("popf", "syscall"))
+        and name.startswith(("popf", "syscall", "sgdt", "sidt", "sldt", "smsw", "str"))
         and shown.general[_EFLAGS] & _TF != 0
         and shown.signal[:2] == (signal.SIGTRAP, 2)
     )

@@ -136,6 +136,8 @@ def _aimed(
             general[HARDWARE_ORDER[_RAX]] = _data_address(source, base)
         return code
     if 0x6C <= opcode <= 0x6F or 0xA4 <= opcode <= 0xAF:
+        # Not more than can be stepped, a signal for each.
+        general[HARDWARE_ORDER[_RCX]] = source.randrange(200)
         general[HARDWARE_ORDER[_RSI]] = _data_address(source, base)
         general[HARDWARE_ORDER[_RDI]] = _data_address(source, base)
     elif 0xA0 <= opcode <= 0xA3 and change_code:

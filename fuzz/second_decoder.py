@@ -59,7 +59,9 @@ class SecondDecoder:
         if other.is_ip_rel_memory_operand != encoding.is_rip_relative:
             if not _has_no_access(other):
                 found.append(f"a RIP-relative operand: {encoding.is_rip_relative}, not in {other}")
-        if not (other.flow_control in _PLAIN_FLOW or other.is_privileged) and _is_plain_copy(made):
+        hypercall = other.mnemonic in (Mnemonic.VMCALL, Mnemonic.VMMCALL)
+        plain = other.flow_control in _PLAIN_FLOW or other.is_privileged or hypercall
+        if not plain and _is_plain_copy(made):
             found.append(f"copied as if it did not transfer control: {other}")
         return found
 

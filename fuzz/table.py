@@ -40,9 +40,9 @@ _HEADING: Final = """\
 Made by `python -m fuzz.table` from the planner; a test compares. {version_line}{capstone}.
 
 Each instruction has the plan that `auto` gives it:
-[stepping_out_of_line.md](stepping_out_of_line.md) has the plans. `make fuzz` compares each plan with the processor, bit by bit, and says how many
-forms of instructions the processor at hand has executed. In brackets are the operands meant, where
-a mnemonic has several plans.
+[stepping_out_of_line.md](stepping_out_of_line.md) has the plans. `make fuzz` compares each plan
+with the processor, bit by bit, and says how many forms of instructions the processor at hand has
+executed. In brackets are the operands meant, where a mnemonic has several plans.
 """
 
 
