@@ -56,6 +56,7 @@ _IGNORED_BY_DEFAULT: Final = frozenset(
 ASYNCHRONOUS_SIGNALS: Final = 0xFFFFFFFFFFFFFFFF & ~sum(1 << (n - 1) for n in _FAULTS)
 """As a mask: what may be blocked for a moment. A fault of a blocked signal kills."""
 _SI_CODE: Final = 8
+_TRAP_TRACE: Final = 2
 _SI_ADDR: Final = 16  # si_addr and si_call_addr alike
 _REENTRIES_KEPT: Final = 64
 _RF: Final = 1 << 16
@@ -154,8 +155,26 @@ def deliver(state: EngineState, thread: Thread, number: int) -> None:
     if record is not None and record.slots.regions:
         slot = record.slots.at(ptrace_calls.peek_user(thread.tid, "rip"))
         if slot is not None:
-            _deliver_in_slot(record, thread, number, slot)
+            if number == signal.SIGTRAP and _is_amid_an_instruction(thread, slot):
+                number = 0
+            else:
+                _deliver_in_slot(record, thread, number, slot)
     state.resume(thread, number)
+
+
+def _is_amid_an_instruction(thread: Thread, slot: Slot) -> bool:
+    """The program has set TF, and the trap comes between two instructions of the slot that are
+    one of the program's: TF is still set, and traps again when that one is done.
+
+    Not at the slot's first: a repeated string instruction traps after each of its iterations.
+    """
+    rip = ptrace_calls.peek_user(thread.tid, "rip")
+    fixup = slot.fixup(rip)
+    if fixup is None or fixup.executed or rip == slot.start:
+        return False
+    info = ptrace_calls.get_signal_info(thread.tid)
+    origin: int = struct.unpack_from("<i", info, _SI_CODE)[0]
+    return origin == _TRAP_TRACE
 
 
 def _deliver_in_slot(record: SpaceRecord, thread: Thread, number: int, slot: Slot) -> None:

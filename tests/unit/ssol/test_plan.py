@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.x86 import X86_64
 from ptrace_uprobes.errors import EngineBug
-from ptrace_uprobes.ssol.plan import Mechanism, Plan, Refusal, plan, plan_without_slot
+from ptrace_uprobes.ssol.plan import Mechanism, Plan, Refusal, plan, plan_far, plan_without_slot
 
 SITE = VirtAddr(0x40_0000)
 BOOST, STEP, EMULATE = Mechanism.BOOST, Mechanism.STEP, Mechanism.EMULATE
@@ -106,6 +106,12 @@ def test_an_x87_instruction_has_its_address_set_right() -> None:
     boosted = made("d9c0", BOOST)
     assert boosted.mechanism is STEP
     assert boosted.reason is not None
+
+
+def test_a_far_x87_copy_is_recorded_with_the_opcode_of_the_original() -> None:
+    far = plan_far(made("df1508000000"))  # fist 8(%rip): its copy has RSI, another ModRM byte
+    assert far.mechanism is STEP
+    assert far.fop == 0x715
 
 
 def test_an_emulated_plan_keeps_a_slot_for_the_programs_own_faults() -> None:
