@@ -11,7 +11,7 @@ from fuzz.campaign import Campaign
 from fuzz.corpus import read_corpus
 from fuzz.harness import Harness, HarnessLost
 
-_COUNT = 4000
+_COUNT = 12_000
 _SEED = 5
 
 
