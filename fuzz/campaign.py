@@ -321,7 +321,12 @@ class Campaign:
         found = _difference(place, shown, trial.case)
         if not found:
             return
-        if not isinstance(shown, str) and is_other_of_two_faults(place, shown, trial.case):
+        only_which = found <= {"signal", "cr2"}
+        if (
+            not isinstance(shown, str)
+            and only_which
+            and is_other_of_two_faults(place, shown, trial.case)
+        ):
             if way.made.instruction is not None and way.made.instruction.mnemonic.endswith("call"):
                 self.tally.tolerated["a call found the other of its two faults"] += 1
                 return

@@ -148,7 +148,7 @@ def _aimed(
         general[HARDWARE_ORDER[_RBX]] = _data_address(source, base)
     elif opcode == 0xFF and encoding.mode == 3 and encoding.reg in (2, 4):
         number = encoding.rm | (encoding.rex & 1) << 3
-        if number != _RSP:
+        if number != _RSP and source.random() < 0.7:
             general[HARDWARE_ORDER[number]] = code_address(source, base)
     elif change_code and (
         0x70 <= opcode <= 0x7F
