@@ -13,6 +13,7 @@ from ptrace_uprobes.errors import (
     BadAddress,
     BadFilter,
     BadSpec,
+    CommandEnded,
     CommandNotExecutable,
     CommandNotFound,
     EngineBug,
@@ -86,6 +87,7 @@ EXAMPLES: list[tuple[UprobesError, str, int, type[Exception]]] = [
         126,
         PermissionError,
     ),
+    (CommandEnded("sort", 9), "sort was killed by signal 9 before it began", 137, UprobesError),
     (HandlerLoadError("no function f in a.py"), "no function f in a.py", 1, ImportError),
     (OutputError("cannot write out.txt"), "cannot write out.txt", 1, OSError),
     (

@@ -39,6 +39,7 @@ class StopSignals:
         self._actions: tuple[Callable[[], None], ...] = ()
         self._deferred = False
         self._abandoning = False
+        self._handling = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -95,10 +96,16 @@ class StopSignals:
             self._actions = ()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._dispose(signal.SIG_IGN)
-        is_first = self.received is None
-        self.received = number
-        self._act()
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            self._dispose(signal.SIG_IGN)
+            is_first = self.received is None
+            self.received = number
+            self._act()
+        finally:
+            self._handling = False
         # One is enough to end us: what is then written or tidied up is not broken off by the next.
         if not self._deferred and (is_first or self._abandoning):
             raise StopRequested(number)

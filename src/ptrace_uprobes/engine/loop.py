@@ -82,6 +82,8 @@ class Tracer:
             tid, status, thread, placed = serve(state)
             if thread is None or placed is None:
                 self.dispatch(tid, status)
+                if state.max_hits and state.total_hits >= state.max_hits:
+                    self._on_ring()  # at once, not when the doorbell gets a CPU
                 continue
             try:
                 hit(thread, placed)
