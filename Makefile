@@ -10,7 +10,7 @@ ARGS ?=
 SECONDS ?= 3600
 
 .DELETE_ON_ERROR:
-.PHONY: help run test soak load every-instruction bench bench-quick lint clean fuzz
+.PHONY: help run test soak load every-instruction bench bench-quick lint clean fuzz fuzz-files
 
 help:
 	@echo 'make run     probe a real program: hits with registers, a stack and data'
@@ -18,6 +18,7 @@ help:
 	@echo 'make soak    the tests that take long, then an hour of mixed load (SECONDS=N)'
 	@echo 'make load    the mixed load alone, with exact books'
 	@echo 'make every-instruction  a probe on each of 70,000 instructions of real libraries'
+	@echo 'make fuzz-files  damaged files for 15 minutes, given to all that reads files'
 	@echo 'make bench   the measurements, beside the kernel and other tools (25 minutes; bench-quick: 3)'
 	@echo 'make fuzz    every instruction against the processor, 10 minutes  (ARGS="--seconds 60")'
 	@echo 'make lint    ruff, mypy --strict, import-linter'
@@ -71,6 +72,9 @@ every-instruction: $(VENV)/test.stamp $(VENV)/programs.stamp
 
 fuzz: $(VENV)/test.stamp $(VENV)/programs.stamp
 	@$(BIN)/python -m fuzz $(ARGS)
+
+fuzz-files: $(VENV)/test.stamp $(VENV)/programs.stamp
+	@$(BIN)/python -m fuzz.files $(ARGS)
 
 # Results go to bench-results/: JSON of pytest-benchmark, and a report with plots made of it.
 bench: $(VENV)/bench.stamp $(VENV)/peers.stamp

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ptrace_uprobes.errors import UnreadableElf
+from ptrace_uprobes.symbols.compressed import MOST_DECOMPRESSED, decompressed
 from ptrace_uprobes.symbols.headers import PT_LOAD, Headers, Section
 from ptrace_uprobes.symbols.source import BytesSource, Source
 
@@ -126,10 +127,25 @@ def _decompressed(found: FrameBytes, elf_class: int) -> FrameBytes | None:
         start, size = 24, struct.unpack_from("<Q", head, 8)[0]
     else:
         return found
-    if size > _MOST_BYTES:
-        return None
+    content = found.read(start, min(found.size - start, MOST_DECOMPRESSED))
     try:
-        data = zlib.decompressobj().decompress(found.read(start, found.size - start), size)
+        data = decompressed(_Zlib(), content, min(size, MOST_DECOMPRESSED))
     except (zlib.error, MemoryError):
         return None
+    if data is None:
+        return None
     return FrameBytes(BytesSource(data, found.source.name), 0, len(data), 0)
+
+
+class _Zlib:
+    """zlib's decompressor: it wants what it has left over, and lzma's keeps that itself."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj()
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)

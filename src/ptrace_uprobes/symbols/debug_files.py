@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from ptrace_uprobes.symbols.compressed import MOST_DECOMPRESSED, decompressed
 from ptrace_uprobes.symbols.headers import PT_NOTE, Headers
 from ptrace_uprobes.symbols.source import BytesSource, FileSource, Source, chunks
 
@@ -22,8 +23,8 @@ __all__ = ["DebugLink", "candidates", "crc_matches", "embedded", "read_build_id"
 _NT_GNU_BUILD_ID: Final = 3
 _SHT_NOTE: Final = 7
 _MOST_NOTE_BYTES: Final = 1 << 16
+_MOST_NOTE_BYTES_IN_ALL: Final = 1 << 20
 _LONGEST_BUILD_ID: Final = 64
-_MOST_EMBEDDED_BYTES: Final = 1 << 28
 _LZMA_MEMORY: Final = 1 << 27
 _MOST_CRC_BYTES: Final = 1 << 32
 
@@ -38,16 +39,16 @@ class DebugLink:
 
 def read_build_id(source: Source, headers: Headers) -> bytes | None:
     """The bytes that identify the link that made the file."""
-    for segment in headers.segments:
-        if segment.kind == PT_NOTE:
-            found = _build_id_in(source, segment.offset, segment.file_size)
-            if found is not None:
-                return found
-    for section in headers.sections:
-        if section.kind == _SHT_NOTE:
-            found = _build_id_in(source, section.offset, section.size)
-            if found is not None:
-                return found
+    segments = [(s.offset, s.file_size) for s in headers.segments if s.kind == PT_NOTE]
+    sections = [(s.offset, s.size) for s in headers.sections if s.kind == _SHT_NOTE]
+    left = _MOST_NOTE_BYTES_IN_ALL  # a file may claim thousands that are the same bytes
+    for offset, size in (*segments, *sections):
+        if left <= 0:
+            break
+        left -= min(size, _MOST_NOTE_BYTES)
+        found = _build_id_in(source, offset, size)
+        if found is not None:
+            return found
     return None
 
 
@@ -124,7 +125,7 @@ def crc_matches(source: FileSource, crc: int) -> bool:
 def embedded(source: Source, headers: Headers) -> BytesSource | None:
     """The file in `.gnu_debugdata`, decompressed; None if there is none that can be read."""
     section = headers.section(".gnu_debugdata")
-    if section is None or section.size > _MOST_EMBEDDED_BYTES:
+    if section is None or section.size > MOST_DECOMPRESSED:
         return None
     if section.offset + section.size > source.size:
         return None
@@ -132,11 +133,10 @@ def embedded(source: Source, headers: Headers) -> BytesSource | None:
 
     try:
         decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY)
-        data = decompressor.decompress(
-            source.read(section.offset, section.size), max_length=_MOST_EMBEDDED_BYTES
-        )
-    except (lzma.LZMAError, EOFError):
+        content = source.read(section.offset, section.size)
+        data = decompressed(decompressor, content, MOST_DECOMPRESSED + 1)
+    except (lzma.LZMAError, EOFError, MemoryError):  # the dictionary may be larger than allowed
         return None
-    if not decompressor.eof:
+    if data is None:
         return None
     return BytesSource(data, f"{source.name} (.gnu_debugdata)")

@@ -24,7 +24,9 @@ _DT_VERSYM: Final = 0x6FFFFFF0
 _DT_VERDEF: Final = 0x6FFFFFFC
 
 _MOST_ENTRIES: Final = 4096
-_MOST_BUCKETS: Final = 1 << 25
+_MOST_SYMBOLS: Final = 1 << 22
+"""Thirty times as many as any library exports; a hash table may lie in a file's holes."""
+_MOST_STRING_BYTES: Final = 1 << 28
 SYMBOL_SIZE = {32: 16, 64: 24}
 _ENTRY = {32: struct.Struct("<II"), 64: struct.Struct("<QQ")}
 
@@ -81,7 +83,8 @@ def read_dynamic(source: Source, headers: Headers, bias: int = 0) -> Dynamic | N
     strings = None
     soname = None
     string_offset, string_size = place(_DT_STRTAB), values.get(_DT_STRSZ, 0)
-    if string_offset is not None and string_offset + string_size <= source.size:
+    fits = string_offset is not None and string_offset + string_size <= source.size
+    if string_offset is not None and fits and string_size <= _MOST_STRING_BYTES:
         strings = Range(string_offset, string_size)
         if _DT_SONAME in values and values[_DT_SONAME] < string_size:
             at = values[_DT_SONAME]
@@ -105,6 +108,8 @@ def symbols_of(source: Source, dynamic: Dynamic, elf_class: int) -> Range | None
     count = _count_by_hash(source, dynamic.hash_table)
     if count is None:
         count = _count_by_gnu_hash(source, dynamic.gnu_hash_table, elf_class)
+    if count is not None and count > _MOST_SYMBOLS:
+        return None
     size = (count or 0) * SYMBOL_SIZE[elf_class]
     return Range(dynamic.symbols, size) if dynamic.symbols + size <= source.size else None
 
@@ -123,14 +128,14 @@ def _count_by_gnu_hash(source: Source, offset: int | None, elf_class: int) -> in
     buckets, first, bloom_words, _ = struct.unpack("<IIII", source.read(offset, 16))
     bucket_offset = offset + 16 + bloom_words * elf_class // 8
     chains = bucket_offset + 4 * buckets
-    if buckets > _MOST_BUCKETS or chains > source.size:
+    if buckets > _MOST_SYMBOLS or chains > source.size:
         return None
     last = max(
         (b for (b,) in struct.iter_unpack("<I", source.read(bucket_offset, 4 * buckets))), default=0
     )
     if last < first:
         return int(first)
-    while True:
+    while last <= _MOST_SYMBOLS:
         at = chains + 4 * (last - first)
         chunk = source.read(at, min(4096, source.available(at) // 4 * 4))
         if not chunk:
@@ -139,3 +144,4 @@ def _count_by_gnu_hash(source: Source, offset: int | None, elf_class: int) -> in
             last += 1
             if value & 1:
                 return int(last)
+    return None

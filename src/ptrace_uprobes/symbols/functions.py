@@ -13,6 +13,8 @@ from ptrace_uprobes.symbols.tables import Entry, SymbolTable
 __all__ = ["FunctionIndex"]
 
 _MOST_STEPS: Final = 256
+_MOST_COMPARED: Final = 1 << 17
+"""Names of symbols at one address; beyond them the first one does."""
 
 
 class FunctionIndex:
@@ -20,6 +22,7 @@ class FunctionIndex:
 
     def __init__(self, tables: Sequence[SymbolTable], is_code: Callable[[int], bool]) -> None:
         self._tables = tables
+        self._compared = 0
         best: dict[int, tuple[int, int, int]] = {}  # address: (table, index, size)
         for number, table in enumerate(tables):
             for index, _, info, value, size in table.rows():
@@ -40,6 +43,9 @@ class FunctionIndex:
             return size != 0
         if known[0] != number:
             return False  # the dynamic table, which comes first, has the public names
+        self._compared += 1
+        if self._compared > _MOST_COMPARED:
+            return False
         old, new = self._tables[number].entry(known[1]), self._tables[number].entry(index)
         return new is not None and (old is None or rank_of(new, None) < rank_of(old, None))
 

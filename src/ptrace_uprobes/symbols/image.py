@@ -6,6 +6,7 @@ import fnmatch
 import functools
 import os
 import re
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -27,6 +28,7 @@ from ptrace_uprobes.symbols.headers import (
     read_interpreter,
 )
 from ptrace_uprobes.symbols.linkage import stub_names
+from ptrace_uprobes.symbols.ranges import Ranges
 from ptrace_uprobes.symbols.source import BytesSource, FileIdentity, FileSource, Source
 from ptrace_uprobes.symbols.symbol import FUNCTION_KINDS, Symbol, rank_of, symbol_of
 from ptrace_uprobes.symbols.tables import (
@@ -74,7 +76,9 @@ class Image:
         self.is_position_independent = headers.is_position_independent
         self.entry = headers.entry
         self.segments = tuple(s for s in headers.segments if s.kind == PT_LOAD)
-        self._code = tuple(s for s in self.segments if s.is_executable)
+        self._code = Ranges(
+            (s.address, s.address + s.memory_size) for s in self.segments if s.is_executable
+        )
         self.build_id = debug_files.read_build_id(source, headers)
         self.interpreter = read_interpreter(source, headers)
         self.soname = self._dynamic.soname if self._dynamic is not None else None
@@ -97,7 +101,7 @@ class Image:
         return len(head) <= self._source.size and self._source.read(0, len(head)) == head
 
     def is_code(self, address: int) -> bool:
-        return any(segment.contains(address) for segment in self._code)
+        return address in self._code
 
     def is_instructions(self, address: int) -> bool:
         """As `is_code`, by the file's sections where it has them."""
@@ -173,16 +177,13 @@ class Image:
         """Entries by address and name. Hot for `*`: no object of ours but the entry."""
         regex = re.compile(fnmatch.translate(pattern).encode("utf-8", "surrogateescape"), re.DOTALL)
         wanted = re.compile(fnmatch.translate(version)) if version is not None else None
-        code = [(s.address, s.address + s.memory_size) for s in self._code]
+        bounds = self._code.bounds
         found: dict[tuple[int, bytes], tuple[Entry, VersionTable | None]] = {}
         name_bytes = 0
         for table, versions in self._tables_with_versions:
             for entry in table.matching(regex, FUNCTION_KINDS):
                 value = entry.value
-                for low, high in code:
-                    if low <= value < high:
-                        break
-                else:
+                if not bisect_right(bounds, value) & 1:
                     continue
                 if wanted is not None:
                     stated = symbol_of(entry, versions).version

@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
+from ptrace_uprobes.errors import UnreadableElf
 from ptrace_uprobes.symbols.dynamic import Range
 from ptrace_uprobes.symbols.source import Source, chunks
 from ptrace_uprobes.symbols.versions import VersionTable
@@ -47,6 +48,7 @@ _SEARCHES: Final = 8
 """So many names are searched for before an index is made."""
 _MOST_INDEXED: Final = 1 << 20
 _MOST_NAME_BYTES: Final = 1 << 27
+"""On top of four times the string table: the names of a true file are hardly longer than that."""
 _NUMBER_BITS: Final = 20
 _HASH: Final = (1 << 44) - 1
 
@@ -147,10 +149,14 @@ class SymbolTable:
     def matching(self, pattern: re.Pattern[bytes], kinds: frozenset[int]) -> Iterator[Entry]:
         """The symbols of these kinds whose name, with any version cut off, matches."""
         strings = self.strings()
+        left = _MOST_NAME_BYTES + 4 * len(strings)
         find, match = strings.find, pattern.match
         for index, string, info, value, size in self.rows():
             if info & 15 in kinds:
                 end = find(b"\0", string, string + _LONGEST_NAME)
+                left -= end - string if end > 0 else _LONGEST_NAME
+                if left < 0:
+                    raise UnreadableElf(self._source.name, "its symbols have too long names")
                 name = strings[string:end] if end > string else b""
                 if name and match(name.partition(b"@")[0]):
                     yield Entry(index, name, info, value, size)
@@ -158,9 +164,13 @@ class SymbolTable:
     def names(self, kinds: frozenset[int]) -> Iterator[bytes]:
         """The names of all symbols of these kinds."""
         strings = self.strings()
+        left = _MOST_NAME_BYTES + 4 * len(strings)
         for _, string, info, _, _ in self.rows():
             if info & 15 in kinds:
                 end = strings.find(b"\0", string, string + _LONGEST_NAME)
+                left -= end - string if end > 0 else _LONGEST_NAME
+                if left < 0:
+                    return
                 if end > string:
                     yield strings[string:end]
 
@@ -176,8 +186,8 @@ class SymbolTable:
 
         None for names so long that somebody wants it to take long.
         """
-        left = _MOST_NAME_BYTES
         strings = self.strings()
+        left = _MOST_NAME_BYTES + 4 * len(strings)
         find = strings.find
         keys = []
         for index, string, _, _, _ in self.rows():

@@ -16,6 +16,9 @@ from ptrace_uprobes.unwind.cursor import OMITTED, Cursor, Malformed
 __all__ = ["Cie", "Entries", "Fde"]
 
 _LONGEST_ENTRY: Final = 1 << 18
+_LONGEST_CIE: Final = 1 << 12
+_MOST_CIES: Final = 1 << 12
+"""Kept; a file may have one for each function, and each of them may overlap the others."""
 _FIRST_READ: Final = 256
 _MOST_ENTRIES: Final = 1 << 19
 _MOST_SCANNED: Final = 1 << 26
@@ -65,7 +68,7 @@ class Entries:
     def __init__(self, section: FrameBytes, *, is_eh: bool) -> None:
         self._section = section
         self._is_eh = is_eh
-        self._cies: dict[int, Cie] = {}
+        self._cies: dict[int, Cie | Malformed] = {}
 
     def fde(self, at: int) -> Fde:
         """The FDE at `at` in the section; raises `Malformed`."""
@@ -83,11 +86,22 @@ class Entries:
     def cie(self, at: int) -> Cie:
         known = self._cies.get(at)
         if known is None:
-            entry = self._open(self._section.read(at, _FIRST_READ), at, 0)
-            if self._cie_of(entry) is not None:
-                raise Malformed("an FDE where a CIE should be")
-            known = self._cies[at] = _read_cie(entry.cursor)
+            if len(self._cies) >= _MOST_CIES:
+                self._cies.clear()
+            try:
+                known = self._read_cie_at(at)
+            except Malformed as error:
+                known = Malformed(str(error))
+            self._cies[at] = known
+        if isinstance(known, Malformed):
+            raise Malformed(str(known))
         return known
+
+    def _read_cie_at(self, at: int) -> Cie:
+        entry = self._open(self._section.read(at, _FIRST_READ), at, 0, _LONGEST_CIE)
+        if self._cie_of(entry) is not None:
+            raise Malformed("an FDE where a CIE should be")
+        return _read_cie(entry.cursor)
 
     def ranges(self) -> Iterator[tuple[int, int, int]]:
         """Begin, end and place of every FDE that can be read, in the section's order."""
@@ -116,7 +130,7 @@ class Entries:
                 pass
             at = entry.after
 
-    def _open(self, data: bytes, base: int, start: int) -> _Entry:
+    def _open(self, data: bytes, base: int, start: int, longest: int = _LONGEST_ENTRY) -> _Entry:
         """The entry at `start` in `data`, which begins at `base` in the section."""
         cursor = Cursor(data, start)
         length, id_size = cursor.unsigned(4), 4
@@ -127,7 +141,7 @@ class Entries:
         if length == 0 or length > self._section.size - base - body:
             raise Malformed("an entry's length is not true")
         if body + length > len(data):
-            if length > _LONGEST_ENTRY:
+            if length > longest:
                 raise Malformed("an entry is too long")
             base, body = base + start, body - start
             data = self._section.read(base, body + length)

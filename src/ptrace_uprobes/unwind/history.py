@@ -53,9 +53,9 @@ class History:
         kind, value, expression = rule
         cfa = level[1]
         if kind == Kind.OFFSET:
-            return self.memory.word(cfa + value)
+            return self.memory.word(cfa + value & (1 << 64) - 1)
         if kind == Kind.VALUE_OFFSET:
-            return cfa + value
+            return cfa + value & (1 << 64) - 1
         if kind == Kind.REGISTER:
             return self._value(value, number, level)
         if kind == Kind.UNDEFINED:

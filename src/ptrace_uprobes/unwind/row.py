@@ -18,6 +18,10 @@ __all__ = ["Kind", "Row", "Rule", "row_of"]
 _MOST_INSTRUCTIONS: Final = 50_000
 _DEEPEST: Final = 64
 _MOST_REGISTERS: Final = 128
+_LAST_REGISTER: Final = 16
+"""RIP: what is said of vector registers is read, and not kept."""
+_LONGEST_EXPRESSION: Final = 256
+"""Bytes. Those of linkage tables have 11; a row, with all that it says, is kept."""
 
 
 class Kind(IntEnum):
@@ -94,7 +98,9 @@ class _Machine:
             if op >= 0xC0:  # restore
                 self._restore(low)
             elif op >= 0x80:  # offset
-                rules[low] = (Kind.OFFSET, cursor.uleb() * cie.data_alignment, b"")
+                offset = cursor.uleb() * cie.data_alignment
+                if low <= _LAST_REGISTER:
+                    rules[low] = (Kind.OFFSET, offset, b"")
             elif op >= 0x40 or 0x01 <= op <= 0x04:  # advance_loc, set_loc
                 if op >= 0x40:
                     location += low * cie.code_alignment
@@ -139,7 +145,7 @@ class _Machine:
                 self._saved.pop()
             )
         elif op == 0x0F:  # def_cfa_expression
-            self.cfa_expression = cursor.take(cursor.uleb())
+            self.cfa_expression = _expression(cursor)
         elif op == 0x12:  # def_cfa_sf
             self._set_cfa(cursor.uleb(), cursor.sleb() * self._cie.data_alignment)
         elif op == 0x13:  # def_cfa_offset_sf
@@ -167,7 +173,7 @@ class _Machine:
         elif op == 0x09:
             rule = (Kind.REGISTER, cursor.uleb(), b"")
         elif op == 0x10:
-            rule = (Kind.EXPRESSION, 0, cursor.take(cursor.uleb()))
+            rule = (Kind.EXPRESSION, 0, _expression(cursor))
         elif op == 0x11:  # offset_extended_sf
             rule = (Kind.OFFSET, cursor.sleb() * factor, b"")
         elif op == 0x14:
@@ -175,14 +181,14 @@ class _Machine:
         elif op == 0x15:
             rule = (Kind.VALUE_OFFSET, cursor.sleb() * factor, b"")
         elif op == 0x16:
-            rule = (Kind.VALUE_EXPRESSION, 0, cursor.take(cursor.uleb()))
+            rule = (Kind.VALUE_EXPRESSION, 0, _expression(cursor))
         elif op == 0x2F:  # GNU_negative_offset_extended
             rule = (Kind.OFFSET, -cursor.uleb() * factor, b"")
         else:
             raise Malformed(f"an unknown call frame instruction {op:#x}")
         if rule is None:
             self.rules.pop(register, None)
-        else:
+        elif register <= _LAST_REGISTER:
             self.rules[register] = rule
 
     def _set_cfa(self, register: int, offset: int) -> None:
@@ -192,3 +198,10 @@ class _Machine:
         if self.cfa_expression is not None:
             raise Malformed("a CFA offset, where the CFA is an expression")
         self.cfa_offset = offset
+
+
+def _expression(cursor: Cursor) -> bytes:
+    size = cursor.uleb()
+    if size > _LONGEST_EXPRESSION:
+        raise Malformed("an expression in call frame information is too long")
+    return cursor.take(size)

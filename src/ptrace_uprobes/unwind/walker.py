@@ -34,6 +34,8 @@ _MOST_KNOWN: Final = 1 << 16
 _ON_SP: Final = 0
 _ON_BP: Final = 1
 _BY_ROW: Final = 2
+_FAR: Final = 1 << 31
+"""What an offset in the hot loop may be, where sums are not cut to 64 bits."""
 _ENTRY_CODE: Final = 64
 """Bytes of a file's entry point, which nothing has called: often without CFI, as in ld.so."""
 _SIGNAL_NAME: Final = "<signal handler called>"
@@ -276,7 +278,8 @@ def _step_of(found: Row, frame: Frame, bias: int) -> _Step:
         and found.return_address == RA
         and rules.get(RA) == (Kind.OFFSET, -8, b"")
         and SP not in rules
-        and (bp_rule is None or (bp_rule[0] == Kind.OFFSET and bp_rule[1] != 0))
+        and abs(found.cfa_offset) < _FAR
+        and (bp_rule is None or (bp_rule[0] == Kind.OFFSET and 0 < abs(bp_rule[1]) < _FAR))
     )
     if not simple:
         return _Step(_BY_ROW, 0, 0, frame, found, bias, None)

@@ -1,0 +1,1 @@
+"""Hostile files: what every reader of files does with them. `python -m fuzz.files`."""
