@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.addresses import ElfAddr, VirtAddr
 from ptrace_uprobes.decoder import decode
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.errors import BadAddress
@@ -30,10 +30,15 @@ class Boundaries:
         self._starts.clear()
 
     def check(self, record: SpaceRecord, module: Module, address: VirtAddr) -> None:
-        """Refuse the inside of an instruction, as far as the function's start tells."""
+        """Refuse the inside of an instruction, as far as the function's start tells.
+
+        Where a symbol says that a function begins, call frame information may know better: the
+        program itself unwinds by it, and needs no symbols. Of 680,000 symbols of a Debian system
+        25 are inside of what it describes as one function, all of them at instructions.
+        """
         at = module.to_elf(address)
         found = module.image.symbol_at(at)
-        if found is not None:
+        if found is not None and (found[1] != 0 or _is_believed(module, at)):
             symbol, offset = found
             name, size = symbol.name, symbol.size
         else:
@@ -80,3 +85,15 @@ class Boundaries:
             starts.append(at + len(instruction.code))
         self._starts[key] = frozenset(starts)
         return self._starts[key]
+
+
+def _is_believed(module: Module, at: ElfAddr) -> bool:
+    """Whether a function may begin here: nothing says that it does in the midst of another."""
+    tables = tables_of(module.image)
+    begin = tables.start_of(at)
+    if begin is None or begin == at:
+        return True
+    # What describes a signal trampoline begins before it, since unwinders look for the
+    # instruction before a return address (glibc, sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c).
+    row = tables.row_at(begin)
+    return not isinstance(row, str) and row.is_signal

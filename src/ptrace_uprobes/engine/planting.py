@@ -191,6 +191,12 @@ class Planter:
         """A trap for the engine itself; False if the instruction there cannot have one."""
         placed = self.existing(record, address)
         if placed is None:
+            module = record.module_at(address)
+            try:
+                if module is not None:
+                    self.boundaries.check(record, module, address)
+            except BadAddress:
+                return False  # a symbol that lies
             code = record.traps.read_some(address, record.space.architecture.max_instruction_size)
             placed = PlacedSite(address, plan(code, address, record.space.architecture))
             self.slots.make(record, [placed])
@@ -281,7 +287,8 @@ class Planter:
                 raise TraceeGone(record.space.memory.tid)
             if mapping is None or not mapping.is_executable:
                 raise BadAddress(address, "it is not in executable memory")
-            if spec.name is None or spec.offset:
+            # What an IFUNC leads to may be in another module.
+            if place.module.contains(address):
                 self.boundaries.check(record, place.module, address)
         except BadAddress as error:
             # A library that is just being mapped has its headers before its code.
