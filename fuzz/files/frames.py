@@ -11,7 +11,6 @@ from typing import Final
 
 from fuzz.files.bombs import write_program
 from fuzz.files.readers import words
-
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.symbols.image import Image
 from ptrace_uprobes.symbols.modules import Module

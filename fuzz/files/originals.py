@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from fuzz.files.layout import Layout, layout_of
 from tests.support.build import BuildFailed, build_target
 from tests.support.other_compilers import build_go, build_rust
 from tests.support.versioned import versioned_library
 
+from fuzz.files.layout import Layout, layout_of
 from ptrace_uprobes.addresses import FileOffset, VirtAddr
 from ptrace_uprobes.linux.maps import Mapping
 

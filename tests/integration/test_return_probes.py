@@ -111,7 +111,7 @@ def test_a_call_costs_two_stops_and_not_one_more(monkeypatch: pytest.MonkeyPatch
     wait = os.waitpid
     monkeypatch.setattr(loop, "serve", counting.serve_in_python)  # C's cannot be counted
 
-    def counting(pid: int, options: int) -> tuple[int, int]:
+    def watching(pid: int, options: int) -> tuple[int, int]:
         nonlocal stops
         found, status = wait(pid, options)
         stops += found != 0
@@ -126,7 +126,7 @@ def test_a_call_costs_two_stops_and_not_one_more(monkeypatch: pytest.MonkeyPatch
         assert probe.hits == calls
         return stops
 
-    monkeypatch.setattr(os, "waitpid", counting)
+    monkeypatch.setattr(os, "waitpid", watching)
     assert stops_of(5000) - stops_of(1000) == 2 * 4000
 
 
