@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from ptrace_uprobes.output.printable import printable
 from ptrace_uprobes.output.summary import ProbeSummary, Summary
@@ -36,15 +37,19 @@ def _cut(name: str) -> str:
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
 
 
+_WHY_DETACHED: Final = {
+    "timeout": "the duration is over, detached",
+    "max_hits": "enough hits, detached",
+    "interrupted": "interrupted, detached",
+}
+
+
 def _headline(summary: Summary) -> str:
-    if summary.exit_status is None:
-        end = {
-            "timeout": "the duration is over, detached",
-            "max_hits": "enough hits, detached",
-            "interrupted": "interrupted, detached",
-        }.get(summary.ended, "detached")
-    else:
-        end = f"exit status {summary.exit_status}"
+    # A program that was let go of may have ended by now: that is not why we did.
+    end = _WHY_DETACHED.get(summary.ended)
+    if end is None:
+        known = summary.exit_status is not None
+        end = f"exit status {summary.exit_status}" if known else "detached"
     return f"{_count(summary.hits, 'hit')}, {summary.missed} missed; {end}"
 
 
