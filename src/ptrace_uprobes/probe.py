@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.errors import HitIsOver, MemoryFault
-from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.process_info import command_name
 from ptrace_uprobes.linux.ptrace_calls import UserRegs
+from ptrace_uprobes.linux.registers import Registers, registers_of
 from ptrace_uprobes.tracee import Thread
 
 if TYPE_CHECKING:
@@ -25,24 +25,6 @@ _monotonic_ns = time.monotonic_ns
 _set_rip: Final = UserRegs.rip.__set__
 """As `registers.rip = ...`, without `Registers.__setattr__`: nothing was assigned by a user."""
 _PAGE = 4096
-
-
-class Registers(UserRegs):  # type: ignore[misc]  # the binding has no type information
-    """The general registers at a hit, by their x86-64 names; assigning one marks the set dirty.
-
-    `rip` is the site's address. Assign it to go elsewhere instead of executing the
-    displaced instruction.
-    """
-
-    dirty = False
-    """Something was assigned."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name != "dirty":
-            if name not in ptrace_calls.USER_OFFSETS:
-                raise AttributeError(f"there is no register {name!r}")
-            self.__dict__["dirty"] = True
-        super().__setattr__(name, value)
 
 
 class SiteCount:
@@ -259,12 +241,13 @@ class Hit:
 
     @property
     def registers(self) -> Registers:
-        """The registers before the displaced instruction; what is assigned is written back."""
+        """The registers before the displaced instruction; what is assigned is written back.
+
+        Of a 32-bit program also by their i386 names."""
         registers = self._registers
         if registers is None:
             self._check("registers")
-            registers = Registers()
-            ptrace_calls.get_registers(self._thread.tid, registers)
+            registers = registers_of(self._thread.tid)
             _set_rip(registers, self.address)
             self._registers = registers
         return registers
@@ -279,7 +262,7 @@ class Hit:
         """What the function returned, as the ABI's integer; raises ValueError at an entry."""
         if not self.is_return:
             raise ValueError("only a return probe's hit has a return value")
-        return int(self.registers.rax)
+        return int(self.registers.rax)  # or `eax`
 
     def stack(self, limit: int = 128) -> Stack:
         """The thread's user stack, innermost frame first, at most `limit` frames."""
@@ -289,14 +272,17 @@ class Hit:
 
     def argument(self, number: int) -> int:
         """Integer argument `number`, counted from 0, at a function's first instruction."""
-        names = self._thread.process.space.architecture.argument_registers
+        registers = self.registers
+        architecture = registers.architecture
+        names = architecture.argument_registers
         if number < 0:
             raise ValueError("arguments are counted from 0")
         if number < len(names):
-            return int(getattr(self.registers, names[number]))
-        # SysV ABI 3.2.3: the rest lie above the return address, eight bytes each.
-        offset = 8 * (1 + number - len(names))
-        return int.from_bytes(self.read(self.registers.rsp + offset, 8), "little")
+            return int(getattr(registers, names[number]))
+        # SysV ABI 3.2.3: the rest lie above the return address, a word each; on i386, all.
+        word = architecture.word_size
+        offset = word * (1 + number - len(names))
+        return int.from_bytes(self.read(registers.rsp + offset, word), "little")
 
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes of memory, our traps not shown; raises `MemoryFault`."""
@@ -343,9 +329,9 @@ class Hit:
         if self.is_return:
             raise ValueError("the function has returned already; assign registers.rax instead")
         registers = self.registers
-        architecture = self._thread.process.space.architecture
+        architecture = registers.architecture
         target = self.read(registers.rsp, architecture.word_size)
-        registers.rax = value & 0xFFFFFFFFFFFFFFFF
+        registers.rax = value & architecture.mask
         registers.rsp += architecture.word_size
         registers.rip = int.from_bytes(target, "little")
 

@@ -8,7 +8,6 @@ ends in a signal-delivery-stop too, restoring the registers restores that decisi
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import signal
@@ -17,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from ptrace_uprobes.arch.x86 import of_code_segment
 from ptrace_uprobes.errors import RemoteCallFailed
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import UserRegs
@@ -80,11 +80,12 @@ class RemoteCalls:
         registers.rip = self._gadget
         registers.rax = number
         for name, value in zip(architecture.syscall_argument_registers, arguments, strict=False):
-            setattr(registers, name, value & 0xFFFFFFFFFFFFFFFF)
+            setattr(registers, name, value & architecture.mask)
         after = self._run(registers, ptrace_calls.SINGLESTEP, signal.SIGTRAP)
-        result: int = ctypes.c_long(after.rax).value
-        if -_MAX_ERRNO <= result < 0:
-            raise RemoteCallFailed(-result, f"in the tracee: {os.strerror(-result)}")
+        result: int = after.rax & architecture.mask
+        code = architecture.mask + 1 - result
+        if code <= _MAX_ERRNO:
+            raise RemoteCallFailed(code, f"in the tracee: {os.strerror(code)}")
         return result
 
     def function(self, address: int, past_trap: Callable[[int], int | None]) -> int:
@@ -95,9 +96,11 @@ class RemoteCalls:
         """
         space = self._thread.process.space
         registers = self._copy()
-        # SysV ABI 3.2.2: RSP+8 is a multiple of 16 at entry; the red zone is the program's.
-        stack = (registers.rsp - 4096 & ~0xF) - 8
-        space.memory.write(stack, _RETURN_TO_NOWHERE.to_bytes(8, "little"))
+        # SysV ABI 3.2.2: SP plus a word is a multiple of 16 at entry; the red zone is the
+        # program's.
+        word = space.architecture.word_size
+        stack = (registers.rsp - 4096 & ~0xF) - word
+        space.memory.write(stack, _RETURN_TO_NOWHERE.to_bytes(word, "little"))
         registers.rsp = stack
         registers.rip = address
         registers.rax = 0
@@ -105,11 +108,15 @@ class RemoteCalls:
         after = self._run(registers, ptrace_calls.CONT, signal.SIGSEGV, past_trap)
         if after.rip != _RETURN_TO_NOWHERE:
             raise RemoteCallFailed(errno.EFAULT, f"function {address:#x} faulted in the tracee")
-        return int(after.rax)
+        return int(after.rax) & space.architecture.mask
 
     def _copy(self) -> UserRegs:
         registers = UserRegs.from_buffer_copy(self._saved)
         registers.orig_rax = _NOT_A_SYSCALL
+        architecture = self._thread.process.space.architecture
+        if of_code_segment(registers.cs) is not architecture:
+            # What is to run is the program's kind of code, whatever the thread's is just now.
+            registers.cs = architecture.code_segment
         return registers
 
     def _run(
@@ -175,7 +182,7 @@ class RemoteCalls:
 def remote_syscalls(
     thread: Thread, gadget: int, wait_for: WaitFor, put_back: PutBack
 ) -> Iterator[RemoteCalls]:
-    """Borrow a stopped thread. `gadget` is the address of a `syscall` instruction in it.
+    """Borrow a stopped thread. `gadget` is the address of a system call instruction in it.
 
     Signals wait meanwhile, but for those that a fault of ours would raise: blocked, they
     would kill the program (kernel/signal.c, force_sig_info_to_task).

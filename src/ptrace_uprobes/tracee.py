@@ -89,6 +89,7 @@ class Process:
         space.processes[self] = None
         for thread in self.threads.values():
             thread.placed = space.placed
+            thread.word = space.architecture.word_size
 
 
 class Thread:
@@ -105,6 +106,7 @@ class Thread:
         "interrupted",
         "memory",
         "new",
+        "past_guard",
         "placed",
         "process",
         "recheck_stop",
@@ -118,18 +120,23 @@ class Thread:
         "tid",
         "trap_action",
         "trap_due",
+        "word",
     )
 
     def __init__(self, tid: int, process: Process) -> None:
         self.tid = tid
         self.process = process
         self.placed = process.space.placed
+        self.word = process.space.architecture.word_size
+        """Bytes in a pointer of its program's."""
         self.memory = ProgramMemory(tid)
         self.state = RunState.RUNNING
         self.resume_signal = 0
         """Signal to deliver at the next resumption; 0 for none."""
         self.reentries: list[Any] = []
         """Executions that a signal handler interrupted before their instruction ran."""
+        self.past_guard = 0
+        """Where the program's own single-step has been passed over, behind a slot's guard."""
         self.stepping: Any = None
         """The hit whose displaced instruction is being single-stepped."""
         self.at_hit: Any = None

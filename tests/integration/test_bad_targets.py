@@ -16,7 +16,7 @@ import pytest
 
 import ptrace_uprobes as pu
 from ptrace_uprobes import errors
-from tests.support.build import BuildFailed, build_target
+from tests.support.build import build_target
 from tests.support.elf_tools import functions, instruction_addresses
 from tests.support.procfs import (
     altered_text,
@@ -104,31 +104,6 @@ def test_the_id_of_a_thread_stands_for_its_whole_process() -> None:
             wait_until("both workers hit", lambda: len(threads) == 2)
         assert altered_text(target.pid) == []
         assert target.finish().report["wrong"] == 0
-
-
-def test_a_32_bit_process() -> None:
-    try:
-        program = build_target(
-            "thirty_two.c",
-            "-m32",
-            "-nostdlib",
-            "-static",
-            "-no-pie",
-            "-fno-pic",
-            "-ffreestanding",
-            "-fno-stack-protector",
-        )
-    except BuildFailed as failure:
-        pytest.skip(f"this compiler makes no 32-bit programs: {failure}")
-    with start_target(program) as target:
-        with pytest.raises(errors.UnsupportedTracee, match="32-bit") as caught:
-            pu.attach(target.pid)
-        _one_line(caught.value)
-        assert status_fields(target.pid)["TracerPid"] == "0"
-        assert target.finish().status == 6
-    # AND launched it is refused as well
-    with pytest.raises(errors.UnsupportedTracee, match=r"32-bit|x86-64"):
-        pu.launch([str(program)])
 
 
 @pytest.mark.parametrize("tracer", ["strace", "gdb"])

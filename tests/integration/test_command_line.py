@@ -497,15 +497,6 @@ def test_a_process_of_another_user_is_refused() -> None:
         assert process_state(target.pid) == "S"
 
 
-def test_a_32_bit_process_is_refused_and_lives_on() -> None:
-    program = build_target("thirty_two.c", "-m32", "-nostdlib", "-static", "-ffreestanding")
-    with start_target(program, wait=False) as target:
-        failed = run("-p", str(target.pid), "-e", "hot")
-        assert failed.status == 1
-        assert "32-bit" in failed.error
-        assert target.finish().status == 6
-
-
 def test_an_error_in_a_second_probe_leaves_a_running_process_as_it_was() -> None:
     with start_target(build_target("server.c"), "2") as server:
         failed = run("-p", str(server.pid), "-e", "work", "-e", "no_such_function")

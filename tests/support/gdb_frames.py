@@ -25,6 +25,9 @@ _SCRIPT = textwrap.dedent("""
         os.set_inheritable(fd, False)
     value = lambda name: int(gdb.newest_frame().read_register(name)) & (1 << 64) - 1
     names = ("rip rsp rbp rax rbx rcx rdx rsi rdi r8 r9 r10 r11 r12 r13 r14 r15").split()
+    own_names = {{name: name for name in names}}
+    if gdb.newest_frame().architecture().name() == "i386":
+        own_names = {{name: "e" + name[1:] for name in names[:9]}}
     while True:
         frames, frame = [], gdb.newest_frame()
         while frame is not None:
@@ -35,7 +38,7 @@ _SCRIPT = textwrap.dedent("""
             except gdb.error:
                 frame = None
         state = dict(pid=gdb.selected_inferior().pid, frames=frames,
-                     registers={{name: value(name) for name in names}})
+                     registers={{name: value(own) for name, own in own_names.items()}})
         os.write({reply}, json.dumps(state).encode() + b"\\n")
         command = os.read({go_on}, 1000).decode()
         if not command:

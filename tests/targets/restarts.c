@@ -1,5 +1,5 @@
-/* restarts MODE COUNT: a thread blocks in read(2), whose `syscall` instruction is labelled
- * read_site, and is interrupted COUNT times. MODE `restart`: by a handler with SA_RESTART;
+/* restarts MODE COUNT: a thread blocks in read(2), whose `syscall` instruction, `int $0x80` in a 32-bit
+ * build, is labelled read_site, and is interrupted COUNT times. MODE `restart`: by a handler with SA_RESTART;
  * `eintr`: by one without. The handler checks the registers that the system call left. */
 #include "target.h"
 #include <errno.h>
@@ -10,10 +10,23 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 
+static char byte;
+#ifdef __x86_64__
+#define RCX_AFTER ((greg_t)read_after)
 __asm__(".text\n.globl raw_read, read_site, read_after\n.type raw_read, @function\n"
         "raw_read: xor %eax, %eax\n"
         "read_site: syscall\n"
         "read_after: mov %rcx, seen_rcx(%rip)\n ret\n.size raw_read, . - raw_read\n");
+#else
+#define REG_RCX REG_ECX
+#define REG_RAX REG_EAX
+#define RCX_AFTER ((greg_t)&byte)
+__asm__(".text\n.globl raw_read, read_site, read_after\n.type raw_read, @function\n"
+        "raw_read: push %ebx\n mov 8(%esp), %ebx\n mov 12(%esp), %ecx\n mov 16(%esp), %edx\n"
+        " mov $3, %eax\n"
+        "read_site: int $0x80\n"
+        "read_after: mov %ecx, seen_rcx\n pop %ebx\n ret\n.size raw_read, . - raw_read\n");
+#endif
 extern long raw_read(int fd, void *buffer, size_t size);
 extern char read_site[], read_after[];
 uintptr_t seen_rcx;
@@ -29,7 +42,7 @@ NOINLINE void on_signal(int signal, siginfo_t *info, void *context)
     (void)info;
     if (registers[REG_RIP] != (greg_t)(restarting ? read_site : read_after))
         atomic_fetch_add(&bad_rip, 1);
-    if (registers[REG_RCX] != (greg_t)read_after)
+    if (registers[REG_RCX] != RCX_AFTER)
         atomic_fetch_add(&bad_rcx, 1);
     if (registers[REG_RAX] != (restarting ? SYS_read : -EINTR))
         atomic_fetch_add(&bad_rax, 1);
@@ -70,7 +83,6 @@ static void *interrupter(void *unused)
 int main(int argc, char **argv)
 {
     pthread_t thread;
-    char byte = 0;
     long got, interrupted = 0;
     restarting = argc > 1 && !strcmp(argv[1], "restart");
     count = argc > 2 ? atoi(argv[2]) : 20;
@@ -92,6 +104,6 @@ int main(int argc, char **argv)
     printf("got %ld\nbyte %d\ninterrupted %ld\nhandled %d\nbad_rip %d\nbad_rcx %d\nbad_rax %d\n"
            "strange_rcx %d\n",
            got, byte, interrupted, handled, bad_rip, bad_rcx, bad_rax,
-           seen_rcx != (uintptr_t)read_after);
+           seen_rcx != (uintptr_t)RCX_AFTER);
     return 0;
 }

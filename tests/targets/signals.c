@@ -202,7 +202,11 @@ int main(int argc, char **argv)
         kill(getpid(), SIGTRAP);
         raise(SIGTRAP);
         uintptr_t after;
+#ifdef __x86_64__
         __asm__ volatile("lea 1f(%%rip), %0\n\tint3\n1:" : "=r"(after));
+#else
+        __asm__ volatile("call 2f\n2: pop %0\n\tadd $(1f-2b), %0\n\tint3\n1:" : "=r"(after));
+#endif
         if (own_trap_rip != after)
             bad_rip++;
         sigset_t set, old;

@@ -22,6 +22,8 @@ static void trapped(int number, siginfo_t *info, void *context)
 extern void stretch(void);
 __asm__(".text\n"
         ".globl stretch, stretch_start, site_move, site_call, site_indirect, site_jump\n"
+        ".globl site_string, site_away\n"
+        ".type site_string, @function\n.type site_away, @function\n"
         ".type site_move, @function\n.type site_call, @function\n"
         ".type site_indirect, @function\n.type site_jump, @function\n"
         ".type stretch, @function\n"
@@ -29,7 +31,9 @@ __asm__(".text\n"
         "    lea callee(%rip), %r11\n"
         "    pushfq\n    orq $0x100, (%rsp)\n    popfq\n"
         "stretch_start:\n"
-        "    nop\n"
+        "    lea -256(%rsp), %rdi\n    mov $5, %ecx\n"
+        "site_string:\n    rep stosb\n"
+        "site_away:\n    jmp 2f\n    nop\n2:\n"
         "site_move:\n    mov %rsp, %rax\n"
         "site_call:\n    call callee\n"
         "site_indirect:\n    call *%r11\n"
@@ -43,6 +47,7 @@ int main(void)
 {
     struct sigaction action = {.sa_sigaction = trapped, .sa_flags = SA_SIGINFO};
     sigaction(SIGTRAP, &action, NULL);
+    stretch();
     stretch();
     for (int i = 0; i < count; i++)
         printf("trap at +%#lx\n", seen[i]);

@@ -10,7 +10,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Architecture"]
+__all__ = ["Architecture", "SystemCalls"]
+
+
+@dataclass(frozen=True, slots=True)
+class SystemCalls:
+    """Numbers of the system calls that the engine makes in tracees or looks for."""
+
+    mmap: int
+    """With its arguments in registers: `mmap2` where `mmap` takes them in memory."""
+    munmap: int
+    mprotect: int
+    clone: int
+    clone3: int
+    vfork: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +52,16 @@ class Architecture:
     syscall_argument_registers: tuple[str, ...]
     red_zone: int
     """Bytes below the stack pointer that belong to the program (SysV ABI 3.2.2)."""
+    system_calls: SystemCalls
+    user_end: int
+    """The first address past those that a program can map."""
+    code_segment: int
+    """CS while its code runs in user mode."""
+    registers: tuple[tuple[str, str], ...]
+    """The general registers as they are shown: their own names, and those of the kernel's
+    `user_regs_struct`."""
+
+    @property
+    def mask(self) -> int:
+        """Of the bits that a register has."""
+        return (1 << 8 * self.word_size) - 1

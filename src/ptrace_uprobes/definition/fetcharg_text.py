@@ -1,7 +1,7 @@
 """Fetchargs as text: `NAME=SOURCE:TYPE`, parsed.
 
 The language is the kernel's (`traceprobe_parse_probe_arg` of kernel/trace/trace_probe.c for
-a probe in user space), with its bounds; `%xmm0`, `argN`, `$argN` and `%rdi` are ours.
+a probe in user space), with its bounds; `%xmm0`, `argN`, `$argN`, `%rdi` and `%edi` are ours.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ REGISTERS = frozenset(
     ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip", "flags", "cs", "ss", "orig_ax")
 ) | frozenset(f"r{number}" for number in range(8, 16))
 """regoffset_table of arch/x86/kernel/ptrace.c."""
+_NARROW = frozenset(f"e{name}" for name in ["ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip"])
+"""All of an i386 register, the lower half of an x86-64 one."""
 _ALIASES = {
+    **{name: name[1:] for name in _NARROW},
     **{f"r{name}": name for name in ["ax", "bx", "cx", "dx", "si", "di", "bp", "sp", "ip"]},
     "eflags": "flags",
     "rflags": "flags",
@@ -112,6 +115,11 @@ class _Parser:
         source_end = end if colon < 0 else colon
         source = self._source(start, source_end, 0)
         written = None if colon < 0 else parse_type(text, colon + 1, end)
+        if text[start + 1 : source_end] in _NARROW and isinstance(source, Register):
+            if written is None:
+                written = FetchType(Kind.HEXADECIMAL, 32)
+            elif written.bits > 32:
+                raise self._bad(source_end + 1, "this register has 32 bits, and its type no more")
         type_ = self._fitting_type(source, written, start, source_end + 1)
         self._check_length(source, type_, start)
         if name is None:

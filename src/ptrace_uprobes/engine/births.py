@@ -29,9 +29,6 @@ __all__ = ["Births"]
 _SYS_KCMP: Final = 312
 _KCMP_VM: Final = 1
 _CLONE_VM: Final = 0x100
-_SYS_CLONE: Final = 56
-_SYS_VFORK: Final = 58
-_SYS_CLONE3: Final = 435
 
 _libc = ctypes.PyDLL(None)
 _libc.syscall.restype = ctypes.c_long
@@ -164,12 +161,15 @@ class Births:
         if shared is not None:
             return shared
         registers = ptrace_calls.get_registers(parent.tid)
-        if registers.orig_rax == _SYS_CLONE:
-            return bool(registers.rdi & _CLONE_VM)
-        if registers.orig_rax == _SYS_CLONE3:
-            data = parent.process.space.memory.read_some(registers.rdi, 8)
+        architecture = parent.process.space.architecture
+        calls = architecture.system_calls
+        first = getattr(registers, architecture.syscall_argument_registers[0])
+        if registers.orig_rax == calls.clone:
+            return bool(first & _CLONE_VM)
+        if registers.orig_rax == calls.clone3:
+            data = parent.process.space.memory.read_some(first & architecture.mask, 8)
             return bool(int.from_bytes(data, "little") & _CLONE_VM)
-        return bool(registers.orig_rax == _SYS_VFORK)
+        return bool(registers.orig_rax == calls.vfork)
 
     @staticmethod
     def share_memory(one: int, other: int) -> bool | None:

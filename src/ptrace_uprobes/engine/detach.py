@@ -76,10 +76,7 @@ def _clean(tracer: Tracer, space: AddressSpace) -> None:
         return
     sync_semaphores(record, wanted=False)
     for placed in record.sites().values():
-        placed.internal = None
-        placed.all_counts = []
-        placed.returns_of = set()
-        placed.update()
+        placed.abandon()
     tracer.planter.disarm_unwanted(record)
     choices = [t for t in space.threads() if tracer.usable(t)]
     choices.sort(key=lambda t: (t.resume_signal != 0, t.in_group_stop))

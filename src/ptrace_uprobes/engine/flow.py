@@ -21,11 +21,19 @@ from ptrace_uprobes.engine.boundaries import Boundaries
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.errors import BadAddress
 from ptrace_uprobes.symbols.modules import Module
-from ptrace_uprobes.unwind.history import SP
+from ptrace_uprobes.unwind.history import CONVENTIONS
 from ptrace_uprobes.unwind.tables import tables_of
 from ptrace_uprobes.unwind.without_cfi import is_signal_trampoline
 
-__all__ = ["Reach", "called_directly", "reach_by_jumps", "why_nothing_returns_to"]
+__all__ = [
+    "Reach",
+    "called_directly",
+    "exits_of",
+    "extent_of",
+    "instructions_of",
+    "reach_by_jumps",
+    "why_nothing_returns_to",
+]
 
 _CALL_REL32: Final = 0xE8
 _MOST_INSTRUCTIONS: Final = 4096
@@ -37,6 +45,10 @@ _LAST: Final = frozenset(("jmp", "ret", "call", "ud2", "hlt", "int3"))
 _INDIRECT: Final = 0xFF
 _JUMP: Final = 4
 """FF /4: jmp r/m64."""
+_DIRECT: Final = 0x25
+"""ModRM of `jmp *address` in 32-bit code."""
+_BY_EBX: Final = 0xA3
+"""ModRM of `jmp *n(%ebx)`."""
 
 
 class Reach(enum.Enum):
@@ -49,7 +61,7 @@ class Reach(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Exits:
+class Exits:
     """Where a function's jumps lead."""
 
     inside: frozenset[int]
@@ -77,7 +89,8 @@ def why_nothing_returns_to(
             return "what stands where its return address should be is inside of an instruction"
     if ends_with_call(record.traps.read_some(address - LONGEST_CALL, LONGEST_CALL)):
         return None
-    if is_signal_trampoline(record.traps.read_some(address, 16)):
+    word = record.space.architecture.word_size
+    if is_signal_trampoline(record.traps.read_some(address, 16), word):
         return None
     # What was never called may still be returned to: a coroutine's end, a goroutine's.
     if module is not None and (module.image.is_go or _is_described(module, address)):
@@ -107,7 +120,7 @@ def called_directly(record: SpaceRecord, return_address: int) -> int | None:
     if len(before) != 5 or before[0] != _CALL_REL32:
         return None
     distance: int = struct.unpack("<i", before[1:])[0]
-    return return_address + distance
+    return return_address + distance & record.space.architecture.mask
 
 
 # -- where jumps lead
@@ -127,19 +140,19 @@ def _reach(record: SpaceRecord, function: int, goal: int) -> Reach:
     left = _MOST_INSTRUCTIONS
     perhaps = False
     while waiting:
-        extent = _extent(record, waiting.pop())
+        extent = extent_of(record, waiting.pop())
         if extent is None:
             perhaps = True
             continue
         if extent in seen:
             continue
         seen.add(extent)
-        instructions = _instructions(record, *extent, left)
+        instructions = instructions_of(record, *extent, left)
         if instructions is None:
             perhaps = True
             continue
         left -= len(instructions)
-        exits = _exits(record, instructions, *extent)
+        exits = exits_of(record, instructions, *extent)
         if goal in exits.inside or goal in exits.outside:
             return Reach.YES
         perhaps = perhaps or exits.unknown
@@ -147,7 +160,7 @@ def _reach(record: SpaceRecord, function: int, goal: int) -> Reach:
     return Reach.PERHAPS if perhaps else Reach.NEVER
 
 
-def _extent(record: SpaceRecord, address: int) -> tuple[int, int] | None:
+def extent_of(record: SpaceRecord, address: int) -> tuple[int, int] | None:
     """Where the function that holds the address begins and ends."""
     module = record.module_at(address)
     if module is None:
@@ -164,7 +177,9 @@ def _extent(record: SpaceRecord, address: int) -> tuple[int, int] | None:
     return described[0] + module.bias, described[1] + module.bias
 
 
-def _instructions(record: SpaceRecord, begin: int, end: int, most: int) -> list[Instruction] | None:
+def instructions_of(
+    record: SpaceRecord, begin: int, end: int, most: int
+) -> list[Instruction] | None:
     """All of them, with the first of the padding behind; None if they cannot be told."""
     if end - begin > _LONGEST_FUNCTION:
         return None
@@ -179,12 +194,12 @@ def _instructions(record: SpaceRecord, begin: int, end: int, most: int) -> list[
             return None
         found.append(one)
         at += len(one.code)
-        if _is_indirect_jump(one) and one.encoding.is_rip_relative:
+        if _is_indirect_jump(one) and _place_jumped_through(record, one) is not None:
             break  # a stub of the linkage table: nothing behind it belongs to it
     return found
 
 
-def _exits(record: SpaceRecord, instructions: list[Instruction], begin: int, end: int) -> _Exits:
+def exits_of(record: SpaceRecord, instructions: list[Instruction], begin: int, end: int) -> Exits:
     inside: set[int] = set()
     outside: set[int] = set()
     unknown = False
@@ -204,7 +219,7 @@ def _exits(record: SpaceRecord, instructions: list[Instruction], begin: int, end
             unknown = unknown or not certain
     if instructions and falls_through:
         outside.add(end)
-    return _Exits(frozenset(inside), frozenset(outside), unknown)
+    return Exits(frozenset(inside), frozenset(outside), unknown)
 
 
 def _may_leave(record: SpaceRecord, jump: Instruction) -> bool:
@@ -214,16 +229,20 @@ def _may_leave(record: SpaceRecord, jump: Instruction) -> bool:
     if module is None:
         return True
     row = tables_of(module.image).row_at(module.to_elf(jump.address))
-    return isinstance(row, str) or (row.cfa_register, row.cfa_offset) == (SP, 8)
+    convention = CONVENTIONS[module.image.machine]
+    at_entry = convention.sp, convention.word
+    return isinstance(row, str) or (row.cfa_register, row.cfa_offset) == at_entry
 
 
 def _stored_target(record: SpaceRecord, jump: Instruction) -> tuple[int | None, bool]:
     """Where a jump through a word of memory goes, and whether it always goes there."""
-    if not jump.encoding.is_rip_relative:
+    place = _place_jumped_through(record, jump)
+    if place is None:
         return None, False
-    word = record.traps.read_some(jump.memory_target, 8)
-    mapping = record.mapping_at(jump.memory_target)
-    if len(word) != 8 or mapping is None:
+    size = record.space.architecture.word_size
+    word = record.traps.read_some(place, size)
+    mapping = record.mapping_at(place)
+    if len(word) != size or mapping is None:
         return None, False
     target = int.from_bytes(word, "little")
     module = record.module_at(jump.address)
@@ -231,6 +250,24 @@ def _stored_target(record: SpaceRecord, jump: Instruction) -> tuple[int | None, 
     # A linkage table's word changes once: while it leads back into the table, it has led nowhere.
     is_bound = is_stub and not 0 <= target - jump.address < _STUB_SIZE
     return target, is_bound or not mapping.is_writable
+
+
+def _place_jumped_through(record: SpaceRecord, jump: Instruction) -> int | None:
+    """Where the word of memory is that holds an indirect jump's target, if that does not depend on
+    what runs: on x86-64 it is addressed by RIP, on i386 directly, or in a stub by EBX."""
+    encoding = jump.encoding
+    architecture = record.space.architecture
+    if architecture.word_size == 8:
+        return jump.memory_target if encoding.is_rip_relative else None
+    if encoding.modrm == _DIRECT:
+        return jump.displacement & architecture.mask
+    module = record.module_at(jump.address)
+    if encoding.modrm != _BY_EBX or module is None:
+        return None
+    table = module.image.global_offset_table
+    if table is None or module.image.stub_at(module.to_elf(jump.address)) is None:
+        return None
+    return module.bias + table + jump.displacement & architecture.mask
 
 
 def _ends_here(last: Instruction) -> bool:

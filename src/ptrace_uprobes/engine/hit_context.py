@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Final
 
+from ptrace_uprobes.arch.x86 import X86_64
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.process_info import command_name, last_cpu
@@ -15,6 +16,9 @@ from ptrace_uprobes.tracee import Thread
 __all__ = ["HitContext"]
 
 _GETREGS: Final = ptrace_calls.GETREGS
+_CS: Final = ptrace_calls.USER_OFFSETS["cs"]
+_WIDE: Final = X86_64.code_segment
+"""The lowest byte of each of the two selectors that there are: see `is_wide_code`."""
 
 
 def _nothing(address: int, size: int) -> bytes:
@@ -56,6 +60,10 @@ class HitContext:
         self.read = record.traps.read_some
         if registers and fast_ptrace(_GETREGS, tid, 0, self._pointer) == -1:
             raise TraceeGone(tid)
+
+    def is_wide(self) -> bool:
+        """Whether it is 64-bit code that has hit; of the registers that were looked at last."""
+        return self.registers[_CS] == _WIDE
 
     def comm(self) -> bytes:
         return command_name(self.tid).encode("utf-8", "surrogateescape")

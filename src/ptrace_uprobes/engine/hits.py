@@ -12,9 +12,12 @@ import traceback
 from collections.abc import Callable
 from typing import Final
 
+from ptrace_uprobes.arch.x86 import is_wide_code
 from ptrace_uprobes.engine.counting import go_on, is_int3
 from ptrace_uprobes.engine.hit_context import HitContext
 from ptrace_uprobes.engine.nonlocal_exits import NonlocalExits
+from ptrace_uprobes.engine.other_mode import CAUSE as OTHER_MODE
+from ptrace_uprobes.engine.other_mode import OtherMode
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.returns import STILL_ACTIVE, ActiveCall, Returns
 from ptrace_uprobes.engine.signals import (
@@ -31,6 +34,7 @@ from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone, UserRegs, fast_ptrace
 from ptrace_uprobes.probe import Hit, Registers, SiteCount
 from ptrace_uprobes.ssol.plan import Mechanism
+from ptrace_uprobes.ssol.scratch import NARROW_TOP
 from ptrace_uprobes.tracee import RunState, Thread
 
 __all__ = ["HitRunner"]
@@ -52,6 +56,7 @@ class HitRunner:
         "_buffer_pointer",
         "_context",
         "_internal",
+        "_other_mode",
         "_post",
         "_state",
         "_stop_counting",
@@ -70,6 +75,7 @@ class HitRunner:
         limit_reached: Callable[[], None],
         returns: Returns,
         trap_handlers: TrapHandlers,
+        other_mode: OtherMode,
     ) -> None:
         """`internal` serves the engine's own traps; `post` has a function called on the
         tracer's thread; `limit_reached` is called when --max-hits is."""
@@ -77,6 +83,7 @@ class HitRunner:
         self._internal = internal
         self._post = post
         self._stop_counting = limit_reached
+        self._other_mode = other_mode
         self._workers = Workers()
         self.stepper = Stepper(state, trap_handlers)
         self.returns = returns
@@ -106,6 +113,14 @@ class HitRunner:
                 self._set_rip(thread.tid, address)
                 self._state.resume(thread)
                 return
+        slot = record.slots.at(rip) if record is not None else None
+        if slot is not None and slot.other_mode == rip and is_int3(thread.tid):
+            other = self._other_mode.site_of(thread, slot)
+            if other is not None:
+                self._execute(thread, other, None)
+            else:
+                self._state.resume(thread)
+            return
         self.trap_handlers.entering(thread)
         deliver(self._state, thread, signal.SIGTRAP)
 
@@ -170,6 +185,10 @@ class HitRunner:
                 if handler is not None or probe.condition is not None:
                     function = placed.address if call is None else call.function
                     self._context.look_at(thread, placed, function, fetcher.needs_registers)
+                    if fetcher.needs_registers and self._context.is_wide() != placed.is_wide:
+                        count.missed += 1
+                        probe.miss(OTHER_MODE)
+                        continue
                     values = fetcher.fetch(self._context)
                     if values is None:
                         probe.filtered += 1
@@ -292,9 +311,13 @@ class HitRunner:
             else:
                 self._set_rip(tid, placed.resume_at)
         elif placed.plan.mechanism is Mechanism.EMULATE:
-            self._emulate(thread, placed, registers)
+            if not self._emulate(thread, placed, registers):
+                return
         elif placed.plan.mechanism is Mechanism.STEP:
-            self.stepper.begin(thread, placed, registers)
+            current = registers if registers is not None else registers_at(thread, placed)
+            if not self._is_for_mode(thread, placed, current):
+                return
+            self.stepper.begin(thread, placed, current)
             return
         else:
             raise EngineBug(f"a hit at {placed.address:#x}, which has no way to go on")
@@ -304,7 +327,20 @@ class HitRunner:
             thread.state = RunState.RUNNING
             fast_ptrace(_CONT, tid, 0, 0)
 
-    def _emulate(self, thread: Thread, placed: PlacedSite, registers: Registers | None) -> None:
+    def _is_for_mode(self, thread: Thread, placed: PlacedSite, registers: UserRegs) -> bool:
+        """Whether the thread runs the kind of code that the site is planned for; if not, it has
+        been taken care of."""
+        if placed.address >= NARROW_TOP or is_wide_code(registers.cs) == placed.is_wide:
+            return True
+        other = self._other_mode.planned(thread, placed, registers)
+        if other is None:
+            self._state.resume(thread)
+        else:
+            self._execute(thread, other, registers if isinstance(registers, Registers) else None)
+        return False
+
+    def _emulate(self, thread: Thread, placed: PlacedSite, registers: Registers | None) -> bool:
+        """False if there is nothing more to do for the hit."""
         tid = thread.tid
         current: UserRegs = registers
         if registers is None:
@@ -313,6 +349,8 @@ class HitRunner:
             if fast_ptrace(_GETREGS, tid, 0, self._buffer_pointer) == -1:
                 raise TraceeGone(tid)
             current.rip = placed.address
+        if not self._is_for_mode(thread, placed, current):
+            return False
         try:
             placed.plan.emulate(current, thread.memory)
         except MemoryFault:
@@ -325,6 +363,7 @@ class HitRunner:
             current.rip = placed.slot
         if fast_ptrace(_SETREGS, tid, 0, ctypes.byref(current)) == -1:
             raise TraceeGone(tid)
+        return True
 
     def _is_reentry(self, thread: Thread, placed: PlacedSite) -> bool:
         registers = registers_at(thread, placed)

@@ -31,7 +31,8 @@ class Landings:
         problem = self._no_landing(record, address)
         if problem is None:
             code = record.traps.read_some(address, record.space.architecture.max_instruction_size)
-            placed = PlacedSite(address, plan(code, address, record.space.architecture))
+            architecture = record.space.architecture
+            placed = PlacedSite(address, plan(code, address, architecture), architecture)
             module = record.module_at(address)
             placed.in_go = module is not None and module.image.is_go
             self._planter.slots.make(record, [placed])

@@ -33,12 +33,10 @@ MAIN: Final = "main function"
 ENTRY: Final = "entry point"
 _NOTIFIER: Final = "_dl_debug_state"
 _DT_DEBUG: Final = 21
+_DYNAMIC_ENTRY: Final = {4: struct.Struct("<iI"), 8: struct.Struct("<qQ")}
 _MOST_DYNAMIC_ENTRIES: Final = 256
-_R_STATE: Final = 24  # struct r_debug: int version, pointer map, pointer brk, enum state
+_R_STATE: Final = 3  # in words: struct r_debug: int version, pointer map, pointer brk, enum state
 _RT_CONSISTENT: Final = 0
-_SYS_MMAP: Final = 9
-_SYS_MPROTECT: Final = 10
-_SYS_MUNMAP: Final = 11
 _PROT_EXEC: Final = 4
 _EVENTMSG_SYSCALL_ENTRY: Final = 1
 _EVENTMSG_SYSCALL_EXIT: Final = 2
@@ -155,6 +153,8 @@ class Libraries:
             started, record.starting = record.starting, False
             record.relocated = True
             self.replant(record)
+            # What dlopen relocates comes after this; its text is then made executable again.
+            thread.syscall_mode = record.deferred
             if started:
                 self._tell_what_is_missing(record)
                 if self._state.failure is not None:
@@ -189,13 +189,17 @@ class Libraries:
             thread.syscall_entry = not thread.syscall_entry
         if thread.syscall_entry:
             number = ptrace_calls.peek_user(tid, "orig_rax")
-            thread.in_mmap = number == _SYS_MUNMAP or (
-                number in (_SYS_MMAP, _SYS_MPROTECT)
+            calls = thread.process.space.architecture.system_calls
+            thread.in_mmap = number == calls.munmap or (
+                number in (calls.mmap, calls.mprotect)
                 and bool(ptrace_calls.peek_user(tid, "rdx") & _PROT_EXEC)
             )
         elif thread.in_mmap:
             thread.in_mmap = False
-            self.replant(record_of(thread.process.space))
+            record = record_of(thread.process.space)
+            self.replant(record)
+            if not record.deferred and self._state_of_linker(record) == _RT_CONSISTENT:
+                thread.syscall_mode = record.starting
 
     def adopt(self, record: SpaceRecord) -> None:
         """A followed child's memory: have it hold the traps that its parent's does."""
@@ -231,7 +235,8 @@ class Libraries:
                 record.r_debug = self._find_r_debug(record)
             if record.r_debug is None:
                 return _RT_CONSISTENT
-            data = record.space.memory.read(record.r_debug + _R_STATE, 4)
+            word = record.space.architecture.word_size
+            data = record.space.memory.read(record.r_debug + _R_STATE * word, 4)
         except MemoryFault:
             return _RT_CONSISTENT
         return int.from_bytes(data, "little")
@@ -243,8 +248,9 @@ class Libraries:
         if main is None or main.image.dynamic_address is None:
             return None
         at = main.to_virtual(main.image.dynamic_address)
-        data = record.space.memory.read_some(at, 16 * _MOST_DYNAMIC_ENTRIES)
-        for tag, value in struct.iter_unpack("<qQ", data[: len(data) // 16 * 16]):
+        entry = _DYNAMIC_ENTRY[record.space.architecture.word_size]
+        data = record.space.memory.read_some(at, entry.size * _MOST_DYNAMIC_ENTRIES)
+        for tag, value in entry.iter_unpack(data[: len(data) // entry.size * entry.size]):
             if tag == 0:
                 break
             if tag == _DT_DEBUG and value:

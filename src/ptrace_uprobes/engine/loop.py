@@ -17,6 +17,7 @@ from ptrace_uprobes.engine.counting import serve
 from ptrace_uprobes.engine.hits import HitRunner
 from ptrace_uprobes.engine.libraries import Libraries
 from ptrace_uprobes.engine.orphans import Orphans
+from ptrace_uprobes.engine.other_mode import OtherMode
 from ptrace_uprobes.engine.planting import Planter
 from ptrace_uprobes.engine.regions import Regions
 from ptrace_uprobes.engine.returns import Returns
@@ -69,6 +70,7 @@ class Tracer:
             limit_reached,
             self.returns,
             TrapHandlers(self.regions),
+            OtherMode(state, self.planter),
         )
         self._on_ring = on_ring
         self.done = False

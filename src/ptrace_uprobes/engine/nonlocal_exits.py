@@ -1,9 +1,9 @@
 """Ways to leave a function without returning, which return probes must hear of.
 
 Watched by probes of our own, which nobody sees:
-- `longjmp` and its siblings; glibc keeps the stack pointer in word 6 of the jmp_buf, rotated
-  and exclusive-ored with the thread's pointer guard (sysdeps/unix/sysv/linux/x86_64/__longjmp.S,
-  `PTR_DEMANGLE`), other C libraries keep it as it is;
+- `longjmp` and its siblings; glibc keeps the stack pointer in word 6 (i386: 4) of the jmp_buf,
+  rotated and exclusive-ored with the thread's pointer guard (sysdeps/x86_64/__longjmp.S, i386/
+  __longjmp.S, `PTR_DEMANGLE`), other C libraries keep it as it is;
 - `_Unwind_SetIP`, which every personality routine calls for each landing pad that it chooses:
   for C++ and Rust, for catches, clean-ups and thread cancellation alike. The context that it is
   given holds the stack pointer of the frame with the landing pad (`struct _Unwind_Context`,
@@ -13,6 +13,7 @@ Watched by probes of our own, which nobody sees:
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import Final
 
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
@@ -35,13 +36,28 @@ WATCHED: Final = (
     _LANDING_PAD,
 )
 """Functions, in whatever module has them."""
-_JB_RSP: Final = 6 * 8
-_POINTER_GUARD: Final = 0x30
-_ROTATION: Final = 17
-_CONTEXT_CFA: Final = 18 * 8
+_CONTEXT_CFA: Final = 18
+"""In words: both have 17 DWARF registers (DWARF_FRAME_REGISTERS, gcc/config/i386/i386.h)."""
 _MOST_FRAMES: Final = 4096
 _MAIN_STACK: Final = "[stack]"
-_MASK: Final = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _JumpBuffer:
+    """Where longjmp's target is; sysdeps/x86_64/jmpbuf-offsets.h, i386/jmpbuf-offsets.h."""
+
+    stack_pointer: int
+    """In words."""
+    guard_base: str
+    pointer_guard: int
+    rotation: int
+
+
+_BUFFERS: Final = {
+    8: _JumpBuffer(6, "fs_base", 0x30, 17),
+    4: _JumpBuffer(4, "gs_base", 0x18, 9),
+}
+"""By the size of a word."""
 
 
 def _bottom(record: SpaceRecord, stack: Mapping) -> int:
@@ -49,6 +65,12 @@ def _bottom(record: SpaceRecord, stack: Mapping) -> int:
         return stack.start
     # The main thread's grows downwards without our knowing, into space that is kept free for it.
     return max((m.end for m in record.mappings if m.end <= stack.start), default=0)
+
+
+def _demangled(stored: int, guard: int, rotation: int, word: int) -> int:
+    bits = 8 * word
+    rotated = stored >> rotation | stored << (bits - rotation)
+    return (rotated & (1 << bits) - 1) ^ guard
 
 
 class NonlocalExits:
@@ -64,21 +86,29 @@ class NonlocalExits:
         if not thread.active_calls:
             return
         registers = ptrace_calls.get_registers(thread.tid)
+        word = thread.word
+        argument: int | None = registers.rdi
+        if word == 4:
+            argument = self._word(thread, registers.rsp + word)
+        if argument is None:
+            return
         if any(count.label == _LANDING_PAD for count in placed.watchers):
-            target = self._word(thread, registers.rdi + _CONTEXT_CFA)
+            target = self._word(thread, argument + _CONTEXT_CFA * word)
             if target is not None:
                 registers.rip = placed.address
                 self._unwound_to(thread, registers, target)
             return
-        stored = self._word(thread, registers.rdi + _JB_RSP)
-        guard = self._word(thread, registers.fs_base + _POINTER_GUARD)
+        buffer = _BUFFERS[word]
+        tls_base = getattr(registers, buffer.guard_base)
+        stored = self._word(thread, argument + buffer.stack_pointer * word)
+        guard = self._word(thread, tls_base + buffer.pointer_guard)
         if stored is None:
             return
-        for target in (self._demangled(stored, guard or 0), stored):
-            if target % 8 == 0 and self._word(thread, target) is not None:
+        for target in (_demangled(stored, guard or 0, buffer.rotation, word), stored):
+            if target % word == 0 and self._word(thread, target) is not None:
                 stack = self._stack_of(thread, target)
                 if stack is not None:
-                    own = stack.path == _MAIN_STACK or stack.contains(registers.fs_base)
+                    own = stack.path == _MAIN_STACK or stack.contains(tls_base)
                     leave = self._returns.unwound if own else self._returns.jumped_to
                     leave(thread, _bottom(thread.process.space.extra, stack), target, stack.end)
                 return
@@ -114,10 +144,7 @@ class NonlocalExits:
         return mapping
 
     @staticmethod
-    def _demangled(word: int, guard: int) -> int:
-        return ((word >> _ROTATION | word << (64 - _ROTATION)) & _MASK) ^ guard
-
-    @staticmethod
     def _word(thread: Thread, address: int) -> int | None:
-        data = thread.process.space.memory.read_some(address & _MASK, 8)
-        return int.from_bytes(data, "little") if len(data) == 8 else None
+        mask = thread.process.space.architecture.mask
+        data = thread.process.space.memory.read_some(address & mask, thread.word)
+        return int.from_bytes(data, "little") if len(data) == thread.word else None

@@ -123,7 +123,8 @@ class Orphans:
 
 def _is_copied_to(memory: ProcessMemory, record: SpaceRecord) -> bool:
     """Whether anything that we wrote into one memory is in the other."""
-    trap = record.space.architecture.breakpoint
+    architecture = record.space.architecture
+    trap = architecture.breakpoint
     if any(memory.read_some(at, 1) == trap for at in record.traps.addresses()[:_LOOK]):
         return True
-    return any(region.is_begun_in(memory) for region in record.slots.regions)
+    return any(region.is_begun_in(memory, architecture) for region in record.slots.regions)

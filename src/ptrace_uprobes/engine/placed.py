@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.arch.base import Architecture
+from ptrace_uprobes.arch.x86 import X86_64
 from ptrace_uprobes.fetching.fetcher import Fetcher
 from ptrace_uprobes.linux.maps import Mapping
 from ptrace_uprobes.linux.ptrace_calls import UserRegs
@@ -37,7 +39,9 @@ class PlacedSite:
         "fetchers",
         "in_go",
         "internal",
+        "is_wide",
         "plan",
+        "popped",
         "resume_at",
         "resume_c",
         "returns_of",
@@ -46,8 +50,10 @@ class PlacedSite:
         "watchers",
     )
 
-    def __init__(self, address: VirtAddr, plan: Plan) -> None:
+    def __init__(self, address: VirtAddr, plan: Plan, architecture: Architecture = X86_64) -> None:
         self.address = address
+        self.is_wide = architecture.word_size == 8
+        """It is planned for 64-bit code."""
         self.plan = plan
         self.slot: VirtAddr | None = None
         self.resume_at = 0
@@ -67,6 +73,8 @@ class PlacedSite:
         """Of probes that the engine has added for itself."""
         self.fetchers: dict[SiteCount, Fetcher] = {}
         """What is to be recorded, and which hits are wanted at all."""
+        self.popped = 0
+        """Bytes that the function's return takes from the stack beyond its return address."""
         self.in_go = False
         """In code of the Go compiler's."""
         self.sole: SiteCount | None = None
@@ -110,6 +118,13 @@ class PlacedSite:
             and self.internal is None
         )
         self.sole = self.counts[0] if simple else None
+
+    def abandon(self) -> None:
+        """Nobody is to have it any more."""
+        self.internal = None
+        self.all_counts = []
+        self.returns_of = set()
+        self.update()
 
     @property
     def wanted(self) -> bool:
@@ -174,6 +189,10 @@ class SpaceRecord:
     """As `Thread.reentries`, of goroutines."""
     semaphores: dict[int, int] = field(default_factory=dict)
     """What we have added to counters of the program, by their addresses."""
+    other_modes: dict[int, PlacedSite] = field(default_factory=dict)
+    """By address: how the bytes at a site are executed in the mode that the program has not."""
+    text_relocated: list[Module] = field(default_factory=list)
+    """Modules with text relocations, which have been made."""
     no_landings: dict[int, str] = field(default_factory=dict)
     """Return addresses that cannot hold a trap, and why."""
     reaches: dict[tuple[int, int], Any] = field(default_factory=dict)
@@ -209,7 +228,9 @@ class SpaceRecord:
     def _the_unwinder(self) -> Unwinder:
         if self.unwinder is None:
             loaded = LoadedModules(self.module_at, self._any_tid, self.traps.read)
-            self.unwinder = Unwinder(loaded.module_at, self.traps.read_some)
+            self.unwinder = Unwinder(
+                loaded.module_at, self.traps.read_some, self.space.architecture
+            )
         return self.unwinder
 
     def _any_tid(self) -> int | None:

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.engine.boundaries import Boundaries
+from ptrace_uprobes.engine.callee_pops import bytes_popped
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.regions import Regions
 from ptrace_uprobes.engine.semaphores import sync_semaphores
 from ptrace_uprobes.engine.slot_writer import SlotWriter
 from ptrace_uprobes.engine.state import EngineState, record_of
+from ptrace_uprobes.engine.unrelocated import is_unrelocated, may_still_change
 from ptrace_uprobes.errors import (
     BadAddress,
+    BadFilter,
+    BadSpec,
     InstructionRefused,
     MemoryFault,
     NoSuchProcess,
@@ -101,6 +105,8 @@ class Planter:
         record.unwinder = None
         if gone:
             record.planted.clear()
+            record.other_modes.clear()
+            record.text_relocated.clear()
         for module in gone:
             self._drop(record, module.start, module.end)
         return [module for module in modules if (module.path, module.bias) not in known]
@@ -154,6 +160,8 @@ class Planter:
                 self._refuse(probe, place, address, placed.plan, strict=strict)
                 fresh.pop(address, None)
                 continue
+            if not self._can_fetch(record, probe, place, placed, strict=strict):
+                continue
             record.planted.add(probe)
             if not place.module.is_main:
                 record.unloadable.add(probe)
@@ -198,10 +206,13 @@ class Planter:
             except BadAddress:
                 return False  # a symbol that lies
             code = record.traps.read_some(address, record.space.architecture.max_instruction_size)
-            placed = PlacedSite(address, plan(code, address, record.space.architecture))
+            architecture = record.space.architecture
+            placed = PlacedSite(address, plan(code, address, architecture), architecture)
             self.slots.make(record, [placed])
             if placed.plan.mechanism is Mechanism.REFUSE or not record.space.processes:
                 return False  # no trap can be there, or it has exec'ed meanwhile
+            if may_still_change(record, address, len(placed.plan.code)):
+                return False
             record.sites()[self.key(record, address)] = placed
         placed.internal = purpose
         placed.update()
@@ -209,6 +220,9 @@ class Planter:
         return True
 
     def _address_of(self, record: SpaceRecord, probe: Probe, place: Place) -> VirtAddr | None:
+        if is_unrelocated(record, place.module):
+            record.deferred = True
+            return None
         if not place.is_ifunc:
             return place.address
         if not record.relocated:
@@ -255,7 +269,25 @@ class Planter:
         if probe.fetches:
             placed.fetchers[count] = self._fetcher(record, probe, module, placed.address)
         placed.in_go = module.image.is_go
+        if probe.is_return:
+            placed.popped = bytes_popped(record, placed.address)
         placed.add(count)
+
+    def _can_fetch(
+        self, record: SpaceRecord, probe: Probe, place: Place, placed: PlacedSite, *, strict: bool
+    ) -> bool:
+        """Whether programs of this architecture have what the probe is to record."""
+        if not probe.fetches:
+            return True
+        try:
+            self._fetcher(record, probe, place.module, placed.address)
+        except (BadSpec, BadFilter) as error:
+            if strict:
+                raise
+            self.problems[probe] = error
+            self._state.warn_once(f"no trap in {place.module.path}: {error}")
+            return False
+        return True
 
     def _fetcher(
         self, record: SpaceRecord, probe: Probe, module: Module, address: VirtAddr
@@ -296,7 +328,8 @@ class Planter:
                 raise
             self.problems[probe] = error
             return None
-        return PlacedSite(address, plan(code, address, architecture, self._state.options.mechanism))
+        made = plan(code, address, architecture, self._state.options.mechanism)
+        return PlacedSite(address, made, architecture)
 
     def _refuse(
         self, probe: Probe, place: Place, address: VirtAddr, refused: Plan, *, strict: bool

@@ -14,7 +14,7 @@ from ptrace_uprobes.errors import MemoryFault, RemoteCallFailed
 from ptrace_uprobes.linux.maps import Mapping
 from ptrace_uprobes.linux.process_info import read_status
 from ptrace_uprobes.remote_syscall import RemoteCalls, remote_syscalls
-from ptrace_uprobes.ssol.scratch import PAGE, candidate_places, padding_gaps
+from ptrace_uprobes.ssol.scratch import PAGE, candidate_places, padding_gaps, reach_is_all
 from ptrace_uprobes.tracee import AddressSpace, Thread
 
 __all__ = ["Borrow", "Regions"]
@@ -22,8 +22,6 @@ __all__ = ["Borrow", "Regions"]
 Borrow = Callable[[AddressSpace], AbstractContextManager[Thread]]
 """Lends a thread of an address space, stopped where remote calls may be made."""
 
-_SYS_MMAP: Final = 9
-_SYS_MUNMAP: Final = 11
 _PROT_READ_EXEC: Final = 1 | 4
 _MAP_PRIVATE_ANONYMOUS: Final = 0x02 | 0x20
 _MAP_FIXED_NOREPLACE: Final = 0x100000
@@ -76,10 +74,11 @@ class Regions:
         if gadget is None:
             self._state.warn_once("some scratch memory stays in the program: nothing can unmap it")
             return
+        munmap = record.space.architecture.system_calls.munmap
         with self._remote(thread, gadget) as remote:
             for region in mapped:
                 try:
-                    remote.syscall(_SYS_MUNMAP, region.start, region.end - region.start)
+                    remote.syscall(munmap, region.start, region.end - region.start)
                 except RemoteCallFailed as error:
                     self._state.warn_once(f"scratch memory stays in the program: {error}")
 
@@ -94,7 +93,9 @@ class Regions:
         size = -(-size // PAGE) * PAGE
         thread = record.space.any_thread()
         limit = stack_limit(thread.process.pid) if thread is not None else None
-        places = list(candidate_places(record.mappings, low, high, size, limit))
+        architecture = record.space.architecture
+        calls = architecture.system_calls
+        places = list(candidate_places(record.mappings, low, high, size, limit, architecture))
         if not places:
             return False
 
@@ -102,7 +103,7 @@ class Regions:
             for place in places[:16]:
                 try:
                     got = remote.syscall(
-                        _SYS_MMAP,
+                        calls.mmap,
                         place,
                         size,
                         _PROT_READ_EXEC,
@@ -117,7 +118,7 @@ class Regions:
                     return 0
                 if got == place:
                     return place
-                remote.syscall(_SYS_MUNMAP, got, size)  # a kernel before 4.17 knows no NOREPLACE
+                remote.syscall(calls.munmap, got, size)  # a kernel before 4.17 knows no NOREPLACE
             return 0
 
         got = self.call(record, work)
@@ -128,6 +129,7 @@ class Regions:
 
     def _take_padding(self, record: SpaceRecord, near: int) -> bool:
         used = []
+        anywhere = reach_is_all(record.space.architecture)
         for module in record.modules:
             for segment in module.image.segments:
                 if segment.is_executable:
@@ -136,7 +138,7 @@ class Regions:
         taken = {region.start for region in record.slots.regions}
         got = False
         for start, size in padding_gaps(record.mappings, used):
-            if start in taken or abs(start - near) > 1 << 30:
+            if start in taken or not (anywhere or abs(start - near) <= 1 << 30):
                 continue
             try:
                 record.slots.add_region(start, size, mapped=False)

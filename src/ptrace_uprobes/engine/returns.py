@@ -89,8 +89,9 @@ class Returns:
         """A thread stands at the first instruction of a function with return probes."""
         # Two system calls: read RSP, read the word that it points to.
         rsp = fast_ptrace(_PEEKUSER, thread.tid, _RSP, 0)
-        data = thread.process.space.memory.read_some(rsp, 8)
-        if len(data) != 8:
+        word = thread.word
+        data = thread.process.space.memory.read_some(rsp, word)
+        if len(data) != word:
             self._miss(placed, "its return address cannot be read")
             return
         return_address = int.from_bytes(data, "little")
@@ -102,9 +103,9 @@ class Returns:
                 return
         call = ActiveCall(placed.entering, placed.address, return_address, rsp, placed.fetchers)
         calls: dict[object, list[ActiveCall]] = thread.active_calls
-        key: object = rsp + 8
+        key: object = rsp + word + placed.popped
         if placed.in_go:
-            frame = goroutine_frame(thread, rsp + 8)
+            frame = goroutine_frame(thread, rsp + word)
             if frame is not None:
                 calls, key = thread.process.space.extra.goroutine_calls, frame
         before = calls.get(key)
@@ -189,7 +190,7 @@ class Returns:
         memory = thread.process.space.memory
         for key in list(calls):
             call = calls[key][-1]
-            word = memory.read_some(call.slot, 8)
+            word = memory.read_some(call.slot, thread.word)
             if int.from_bytes(word, "little") != call.return_address:
                 self._lose(calls.pop(key), _LEFT)
         self._tidy_at = max(_TIDY_AT, 2 * len(calls))
@@ -207,8 +208,10 @@ class Returns:
 
     def frames_left(self, thread: Thread, ends: Iterable[int]) -> None:
         """The frames that end there have been left for good."""
-        for key in ends:
-            self._lose(thread.active_calls.pop(key, []), _LEFT)
+        gone = set(ends)
+        calls = thread.active_calls
+        for key in [k for k, c in calls.items() if c[-1].slot + thread.word in gone]:
+            self._lose(calls.pop(key), _LEFT)
 
     def jumped_to(self, thread: Thread, low: int, high: int, top: int) -> None:
         """longjmp goes to a frame with SP `high`, on a stack that is not the thread's own.

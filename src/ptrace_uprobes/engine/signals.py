@@ -9,11 +9,11 @@ Rules of the kernel that this relies on (kernel/signal.c, arch/x86/kernel/signal
 
 from __future__ import annotations
 
-import ctypes
 import signal
 import struct
 from typing import Final
 
+from ptrace_uprobes.arch.x86 import I386, of_code_segment
 from ptrace_uprobes.engine.placed import (
     REGISTERS_THAT_TELL,
     PlacedSite,
@@ -59,6 +59,7 @@ _SI_CODE: Final = 8
 _TRAP_TRACE: Final = 2
 _SI_ADDR: Final = 16  # si_addr and si_call_addr alike
 _REENTRIES_KEPT: Final = 64
+_LOW: Final = 0xFFFFFFFF
 _RF: Final = 1 << 16
 _TF: Final = 1 << 8
 _EINTR: Final = 4
@@ -70,6 +71,12 @@ def fingerprint(registers: UserRegs, *, any_thread: bool = False) -> bytes:
 
     `any_thread`: a thread's own base address of thread-local storage does not count.
     """
+    if of_code_segment(registers.cs) is I386:
+        # The others, and the upper halves, are not of its state: sigreturn leaves them be.
+        names = [name for _, name in I386.registers if name != "rip"]
+        values = [getattr(registers, name) & _LOW for name in names]
+        values[-1] &= ~(_RF | _TF)
+        return struct.pack(f"<{len(values)}I", *values)
     values = [
         getattr(registers, name) & ~(_RF | _TF) if name == "eflags" else getattr(registers, name)
         for name in REGISTERS_THAT_TELL
@@ -102,8 +109,10 @@ def _note_reentry_at(record: SpaceRecord, thread: Thread, slot: Slot, registers:
 
 def apply_fixup(thread: Thread, registers: UserRegs, fixup: Fixup) -> None:
     """Turn a place in a slot into the place in the program that it stands for."""
+    thread.past_guard = 0
     registers.rip = fixup.rip
-    registers.rsp = (registers.rsp + fixup.sp_delta) & 0xFFFFFFFFFFFFFFFF
+    mask = thread.process.space.architecture.mask
+    registers.rsp = (registers.rsp + fixup.sp_delta) & mask
     for name, value in fixup.registers:
         setattr(registers, name, value)
     ptrace_calls.set_registers(thread.tid, registers)
@@ -159,6 +168,8 @@ def deliver(state: EngineState, thread: Thread, number: int) -> None:
                 number = 0
             else:
                 _deliver_in_slot(record, thread, number, slot)
+        else:
+            thread.past_guard = 0
     state.resume(thread, number)
 
 
@@ -167,14 +178,20 @@ def _is_amid_an_instruction(thread: Thread, slot: Slot) -> bool:
     one of the program's: TF is still set, and traps again when that one is done.
 
     Not at the slot's first: a repeated string instruction traps after each of its iterations.
+    But behind a guard the first trap is the guard's.
     """
     rip = ptrace_calls.peek_user(thread.tid, "rip")
     fixup = slot.fixup(rip)
-    if fixup is None or fixup.executed or rip == slot.start:
+    if fixup is None or fixup.executed:
+        return False
+    if rip == slot.start + slot.guard_size and (not slot.guard_size or thread.past_guard == rip):
         return False
     info = ptrace_calls.get_signal_info(thread.tid)
     origin: int = struct.unpack_from("<i", info, _SI_CODE)[0]
-    return origin == _TRAP_TRACE
+    if origin != _TRAP_TRACE:
+        return False
+    thread.past_guard = rip
+    return True
 
 
 def _deliver_in_slot(record: SpaceRecord, thread: Thread, number: int, slot: Slot) -> None:
@@ -209,9 +226,10 @@ def restart_interrupted_wait(thread: Thread) -> None:
     all, and turns into the same EINTR if one is.
     """
     tid = thread.tid
-    if ctypes.c_long(ptrace_calls.peek_user(tid, "rax")).value != -_EINTR:
+    mask = thread.process.space.architecture.mask
+    if ptrace_calls.peek_user(tid, "rax") & mask != -_EINTR & mask:
         return
-    if ctypes.c_long(ptrace_calls.peek_user(tid, "orig_rax")).value < 0:
+    if ptrace_calls.peek_user(tid, "orig_rax") & mask > mask >> 1:
         return
     ptrace_calls.call(
         ptrace_calls.POKEUSER, tid, ptrace_calls.USER_OFFSETS["rax"], -_ERESTARTNOHAND

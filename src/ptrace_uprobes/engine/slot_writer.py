@@ -6,11 +6,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.arch.base import Architecture
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.regions import Regions
 from ptrace_uprobes.errors import MemoryFault, NoThreadToUse, RemoteCallFailed
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
-from ptrace_uprobes.ssol.plan import Mechanism, OutOfReach, plan_far, plan_without_slot
+from ptrace_uprobes.ssol.mode_guard import assemble_guarded, guard_size
+from ptrace_uprobes.ssol.plan import (
+    Mechanism,
+    OutOfReach,
+    Plan,
+    plan_far,
+    plan_without_slot,
+)
 
 __all__ = ["SlotWriter"]
 
@@ -43,6 +51,29 @@ class SlotWriter:
         if record.space.processes:  # else it has exec'ed while room was made
             record.slots.write(codes)
 
+    def make_besides(
+        self, record: SpaceRecord, placed: PlacedSite, architecture: Architecture
+    ) -> None:
+        """Write a slot for code of another architecture at a site that has its own slot."""
+        if not placed.plan.slot_size or placed.plan.mechanism is Mechanism.REFUSE:
+            return
+        codes: list[tuple[VirtAddr, bytes]] = []
+        for _ in range(2):
+            for slot in record.slots.allocate(placed.address, placed.plan.slot_size):
+                try:
+                    code = placed.plan.assemble(slot)
+                except OutOfReach:
+                    continue
+                record.slots.enter(placed.address, slot, code, is_the_sites=False)
+                codes.append((slot, code.code))
+                record.slots.write(codes)
+                placed.set_slot(slot)
+                return
+            with suppress(RemoteCallFailed, MemoryFault):
+                low, high = _home(record, placed.address)
+                self._regions.make_room(record, low, high, placed.plan.slot_size)
+        placed.plan = plan_without_slot(placed.plan.code, placed.address, architecture)
+
     def _find_room(
         self,
         record: SpaceRecord,
@@ -54,7 +85,7 @@ class SlotWriter:
         for placed in todo:
             by_home.setdefault(_home(record, placed.address), []).append(placed)
         for (low, high), group in by_home.items():
-            room = sum((p.plan.slot_size + 15) // 16 * 16 for p in group)
+            room = sum((_size_of(p.plan) + 15) // 16 * 16 for p in group)
             grown = False
             busy = None
             for placed in group:
@@ -80,24 +111,29 @@ class SlotWriter:
     def _take(
         self, record: SpaceRecord, placed: PlacedSite, codes: list[tuple[VirtAddr, bytes]]
     ) -> bool:
-        for slot in record.slots.allocate(placed.address, placed.plan.slot_size):
+        architecture = record.space.architecture
+        for slot in record.slots.allocate(placed.address, _size_of(placed.plan)):
             try:
-                code = placed.plan.assemble(slot)
+                code = assemble_guarded(placed.plan, slot, architecture)
             except OutOfReach:
                 far = plan_far(placed.plan)
                 if far.mechanism is Mechanism.REFUSE:
                     continue
                 placed.plan = far
-                slot_or_none = next(record.slots.allocate(placed.address, far.slot_size), None)
+                slot_or_none = next(record.slots.allocate(placed.address, _size_of(far)), None)
                 if slot_or_none is None:
                     return False
                 slot = slot_or_none
-                code = far.assemble(slot)
+                code = assemble_guarded(far, slot, architecture)
             record.slots.enter(placed.address, slot, code)
             codes.append((slot, code.code))
             placed.set_slot(slot)
             return True
         return False
+
+
+def _size_of(plan: Plan) -> int:
+    return plan.slot_size + guard_size(plan)
 
 
 def _home(record: SpaceRecord, address: int) -> tuple[int, int]:

@@ -48,7 +48,7 @@ def record_of(space: AddressSpace) -> SpaceRecord:
     """The engine's record of an address space, made on first use."""
     if space.extra is None:
         traps = TrapTable(space.memory, space.architecture)
-        space.extra = SpaceRecord(space, traps, SlotArea(space.memory))
+        space.extra = SpaceRecord(space, traps, SlotArea(space.memory, space.architecture))
     record: SpaceRecord = space.extra
     return record
 

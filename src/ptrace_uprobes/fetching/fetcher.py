@@ -102,7 +102,8 @@ def _compile(
     body = _body(sources, fetchargs, condition, filter_text)
     registers = sorted(sources.registers, key=USER_OFFSETS.__getitem__)
     if registers:
-        sources.constants["unpack"] = _register_words(registers).unpack_from
+        words = _register_words(registers, architecture.word_size)
+        sources.constants["unpack"] = words.unpack_from
         names = "".join(f"r_{name}, " for name in registers)
         body.insert(0, f"{names}= unpack(context.registers)")
     offsets = sources.file_offsets
@@ -167,11 +168,12 @@ def _decoded(name: str, argument: FetchArg) -> str:
     return f"({name} if {name} is FAULT else {name}.{decode})"
 
 
-def _register_words(registers: Sequence[str]) -> Struct:
-    """Takes just the words of `registers`, which are in order, out of user_regs_struct."""
+def _register_words(registers: Sequence[str], size: int) -> Struct:
+    """Takes just the words of `registers`, which are in order, out of user_regs_struct; their
+    lower halves where a register has 4 bytes."""
     layout, position = "<", 0
     for name in registers:
         offset = USER_OFFSETS[name]
-        layout += f"{offset - position}xQ"
-        position = offset + 8
+        layout += f"{offset - position}x{'Q' if size == 8 else 'I'}"
+        position = offset + size
     return Struct(layout)

@@ -70,11 +70,11 @@ def bitfields(
     return tuple([FAULT if x is FAULT else x >> shift & mask for x in containers])
 
 
-def strings(read: Read, address: int, count: int) -> tuple[bytes | Fault, ...]:
-    """The strings that an array of pointers points to."""
+def strings(read: Read, address: int, count: int, size: int = 8) -> tuple[bytes | Fault, ...]:
+    """The strings that an array of pointers, of `size` bytes each, points to."""
     values: list[bytes | Fault] = []
     for index in range(count):
-        word = read((address + 8 * index) & _MASK, 8)
-        faulted = len(word) != 8
+        word = read((address + size * index) & _MASK, size)
+        faulted = len(word) != size
         values.append(FAULT if faulted else read_string(read, int.from_bytes(word, "little")))
     return tuple(values)

@@ -181,7 +181,7 @@ class SourceWriter:
         return None
 
     def _word(self, source: Source, depth: int) -> Expression:
-        """64 bits, unsigned."""
+        """A register's bits, unsigned."""
         match source:
             case Register(name):
                 return Expression(self.register(name))
@@ -208,18 +208,21 @@ class SourceWriter:
         place = self._place(source, depth)
         if place is None:
             raise _Unfit("a string is no number")
-        return Expression('from_bytes(d, "little")', place.read(8))
+        # A pointer's size is the program's, also where a 64-bit kernel's uprobes take 8 bytes.
+        return Expression('from_bytes(d, "little")', place.read(self.architecture.word_size))
 
     def _stack_word(self, number: int) -> Expression:
         top = self.register(self.architecture.sp_register)
-        return Expression('from_bytes(d, "little")', (Read(top, 8 * number, 8),))
+        size = self.architecture.word_size
+        return Expression('from_bytes(d, "little")', (Read(top, size * number, size),))
 
     def register(self, name: str) -> str:
         """The variable that holds a general register."""
         name = _KERNEL_NAMES.get(name, name)
         if name == "rip":
             return "context.address"
-        if name not in USER_OFFSETS:
+        narrow = self.architecture.word_size == 4
+        if name not in USER_OFFSETS or (narrow and name[1:].isdecimal()):
             raise _Unfit(f"there is no register %{name}")
         self.registers.add(name)
         return f"r_{name}"
@@ -281,7 +284,7 @@ class SourceWriter:
         if place is None:
             raise _Unfit("a string needs an address to lie at")
         if count is not None:
-            text = f"strings(read, {place.address}, {count})"
+            text = f"strings(read, {place.address}, {count}, {self.architecture.word_size})"
             return Expression(text, place.guards, self._faults(count))
         text = (
             f'(d[:i] if (i := (d := read((a := {place.address}), {FIRST_READ})).find(b"\\0")) >= 0'

@@ -128,6 +128,7 @@ def architecture_of(pid: int) -> Architecture:
     if architecture is None:
         raise UnsupportedTracee(
             pid,
-            f"it is a {bits}-bit program for ELF machine {machine}; only x86-64 is supported yet",
+            f"it is a {bits}-bit program for ELF machine {machine}; "
+            "only x86-64 and i386 are supported yet",
         )
     return architecture

@@ -9,7 +9,7 @@ from typing import Any
 from ptrace_uprobes.definition.definition import Definition
 from ptrace_uprobes.engine import SitePlan
 from ptrace_uprobes.output.printable import without_bytes
-from ptrace_uprobes.output.recorded import REGISTERS, data_of
+from ptrace_uprobes.output.recorded import data_of
 from ptrace_uprobes.output.request import NOTHING, Request
 from ptrace_uprobes.output.summary import ProbeSummary, SiteSummary, Summary
 from ptrace_uprobes.output.threads import ThreadFacts
@@ -118,8 +118,7 @@ def _requested(hit: Hit, request: Request) -> dict[str, Any]:
     """What `--request` adds."""
     record: dict[str, Any] = {}
     if request.regs:
-        registers = hit.registers
-        record["regs"] = {name: f"{getattr(registers, name):#x}" for name in REGISTERS}
+        record["regs"] = {name: f"{value:#x}" for name, value in hit.registers.as_dict().items()}
     if request.data_length is not None:
         data = data_of(hit, request.data_length)
         record["data"] = None if data is None else data.hex()

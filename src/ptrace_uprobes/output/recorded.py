@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from ptrace_uprobes.errors import MemoryFault
 from ptrace_uprobes.probe import Hit
 
-__all__ = ["REGISTERS", "data_of"]
-
-REGISTERS: Final = (
-    *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp"),
-    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
-    *("rip", "eflags"),
-)
-"""The general registers, in the order in which they are printed."""
+__all__ = ["data_of"]
 
 
 def data_of(hit: Hit, length: int) -> bytes | None:

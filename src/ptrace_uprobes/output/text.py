@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ptrace_uprobes.definition.definition import Definition
 from ptrace_uprobes.engine import SitePlan
 from ptrace_uprobes.output.printable import printable
-from ptrace_uprobes.output.recorded import REGISTERS, data_of
+from ptrace_uprobes.output.recorded import data_of
 from ptrace_uprobes.output.request import NOTHING, Request
 from ptrace_uprobes.output.summary import Summary
 from ptrace_uprobes.output.text_summary import summary_text
@@ -77,8 +77,7 @@ class TextFormat:
         request = self._request
         parts = []
         if request.regs:
-            registers = hit.registers
-            parts += [f" {name}={getattr(registers, name):#x}" for name in REGISTERS]
+            parts += [f" {name}={value:#x}" for name, value in hit.registers.as_dict().items()]
         if request.data_length is not None:
             data = data_of(hit, request.data_length)
             parts.append(f" data={_FAULT if data is None else data.hex()}")

@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.arch.base import Architecture
+from ptrace_uprobes.arch.x86 import X86_64
 from ptrace_uprobes.linux.maps import Mapping
 from ptrace_uprobes.linux.memory import ProcessMemory
 from ptrace_uprobes.linux.process_info import CLOCK_GRAIN
 from ptrace_uprobes.ssol.plan import Fixup, SlotCode
 
-__all__ = ["Region", "Slot", "SlotArea", "candidate_places", "padding_gaps"]
+__all__ = ["Region", "Slot", "SlotArea", "candidate_places", "padding_gaps", "reach_is_all"]
 
 PAGE: Final = 4096
+NARROW_TOP: Final = 1 << 32
+"""32-bit code reaches what is below, also in a 64-bit process."""
 REACH: Final = (1 << 31) - (1 << 20)
 _ALIGN_SHIFT: Final = 4
 _ALIGN: Final = 1 << _ALIGN_SHIFT
-_GADGET: Final = b"\x0f\x05\xcc"  # syscall; int3
 _FAR: Final = 16 << 20
 _LOWEST: Final = 0x10000  # vm.mmap_min_addr
 _STACK_AT_LEAST: Final = 64 << 20
@@ -38,6 +41,9 @@ class Slot:
     end: VirtAddr
     site: VirtAddr
     fixups: tuple[Fixup, ...]
+    other_mode: VirtAddr | None = None
+    """RIP, as it is reported, of code of the mode that this slot is not for."""
+    guard_size: int = 0
 
     def fixup(self, rip: int) -> Fixup | None:
         """What a thread that stands at `rip` has done; None inside an instruction."""
@@ -67,9 +73,10 @@ class Region:
         self.next = VirtAddr(address + size)
         return VirtAddr(address)
 
-    def is_begun_in(self, memory: ProcessMemory) -> bool:
+    def is_begun_in(self, memory: ProcessMemory, architecture: Architecture = X86_64) -> bool:
         """Whether the memory has this region as `SlotArea.add_region` began it."""
-        return memory.read_some(self.start, len(_GADGET)) == _GADGET
+        gadget = _gadget(architecture)
+        return memory.read_some(self.start, len(gadget)) == gadget
 
     def reaches(self, site: int) -> bool:
         return abs(self.start - site) < REACH and abs(self.end - site) < REACH
@@ -79,6 +86,7 @@ class SlotArea:
     """All slots of one address space."""
 
     __slots__ = (
+        "_architecture",
         "_cells",
         "_changed_at",
         "_codes",
@@ -89,8 +97,9 @@ class SlotArea:
         "regions",
     )
 
-    def __init__(self, memory: ProcessMemory) -> None:
+    def __init__(self, memory: ProcessMemory, architecture: Architecture = X86_64) -> None:
         self._memory = memory
+        self._architecture = architecture
         self._cells: dict[int, Slot] = {}
         self._codes: dict[VirtAddr, bytes] = {}
         self._changed_at = 0.0
@@ -103,7 +112,7 @@ class SlotArea:
     def copy_for(self, memory: ProcessMemory, forked_at: float) -> SlotArea:
         """The area of a forked child, whose memory is a copy of what this one's was at
         `forked_at` (CLOCK_BOOTTIME, in seconds)."""
-        other = SlotArea(memory)
+        other = SlotArea(memory, self._architecture)
         other._cells = dict(self._cells)
         other._codes = dict(self._codes)
         other._is_complete = self._changed_at < forked_at - CLOCK_GRAIN
@@ -121,7 +130,7 @@ class SlotArea:
             return
         self._is_complete = True
         for region in self.regions:
-            self._memory.write(region.start, _GADGET)
+            self._memory.write(region.start, _gadget(self._architecture))
         regions = self.regions
         self._write(
             [
@@ -154,30 +163,38 @@ class SlotArea:
         region = Region(start, VirtAddr(start + size), mapped=mapped)
         if not mapped:
             self.padding.append((start, self._memory.read(start, size)))
-        self._memory.write(start, _GADGET)
+        self._memory.write(start, _gadget(self._architecture))
         region.next = VirtAddr(start + _ALIGN)
         self.regions.append(region)
         return region
 
     @property
     def gadget(self) -> VirtAddr | None:
-        """The address of a `syscall` instruction of ours."""
+        """The address of a system call instruction of ours."""
         return self.regions[0].start if self.regions else None
 
     def allocate(self, site: VirtAddr, size: int) -> Iterator[VirtAddr]:
         """Addresses for a slot of `size` bytes, each one taken; stop at the first that serves."""
         for region in reversed(self.regions):
-            if region.reaches(site):
+            if site < NARROW_TOP < region.end:
+                continue  # 32-bit code could not go there
+            if reach_is_all(self._architecture) or region.reaches(site):
                 address = region.take(size)
                 if address is not None:
                     yield address
 
-    def enter(self, site: VirtAddr, start: VirtAddr, code: SlotCode) -> Slot:
-        """Record a slot whose code is about to be written."""
-        slot = Slot(start, VirtAddr(start + len(code.code)), site, code.fixups)
+    def enter(
+        self, site: VirtAddr, start: VirtAddr, code: SlotCode, *, is_the_sites: bool = True
+    ) -> Slot:
+        """Record a slot whose code is about to be written; not `is_the_sites`: one besides it."""
+        trap = code.other_mode_offset
+        other_mode = None if trap is None else VirtAddr(start + trap)
+        end = VirtAddr(start + len(code.code))
+        slot = Slot(start, end, site, code.fixups, other_mode, code.guard_size)
         for cell in range(start >> _ALIGN_SHIFT, ((slot.end - 1) >> _ALIGN_SHIFT) + 1):
             self._cells[cell] = slot
-        self.by_site[site] = slot
+        if is_the_sites:
+            self.by_site[site] = slot
         self._codes[start] = code.code
         self._changed_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         return slot
@@ -217,8 +234,22 @@ class SlotArea:
         self.padding.clear()
 
 
+def _gadget(architecture: Architecture) -> bytes:
+    return architecture.syscall_instruction + architecture.breakpoint
+
+
+def reach_is_all(architecture: Architecture) -> bool:
+    """Whether a relative branch reaches all of the address space: it wraps around in 32 bits."""
+    return architecture.word_size == 4
+
+
 def candidate_places(
-    mappings: Sequence[Mapping], low: int, high: int, size: int, stack_limit: int | None
+    mappings: Sequence[Mapping],
+    low: int,
+    high: int,
+    size: int,
+    stack_limit: int | None,
+    architecture: Architecture = X86_64,
 ) -> Iterator[VirtAddr]:
     """Addresses to map `size` bytes at, within reach of `[low, high)`, the best first.
 
@@ -227,11 +258,15 @@ def candidate_places(
     `stack_limit` is RLIMIT_STACK in bytes, None if unlimited.
     """
     size = -(-size // PAGE) * PAGE
-    holes = list(_holes(mappings))
+    top = architecture.user_end
+    if high <= NARROW_TOP:
+        top = min(top, NARROW_TOP)
+    holes = list(_holes(mappings, top))
+    anywhere = reach_is_all(architecture)
 
     def fits(start: int) -> bool:
         end = start + size
-        near = abs(start - high) < REACH and abs(end - low) < REACH
+        near = anywhere or (abs(start - high) < REACH and abs(end - low) < REACH)
         return near and any(a <= start and end <= b for a, b in holes)
 
     stack = next((m for m in mappings if m.path == "[stack]"), None)
@@ -278,13 +313,13 @@ def padding_gaps(
             yield VirtAddr(first), page_end - first
 
 
-def _holes(mappings: Sequence[Mapping]) -> Iterator[tuple[int, int]]:
+def _holes(mappings: Sequence[Mapping], top: int) -> Iterator[tuple[int, int]]:
     previous = _LOWEST
     for mapping in mappings:
-        if mapping.start >= 1 << 47:
+        if mapping.start >= top:
             break  # [vsyscall]
         if mapping.start > previous:
             yield previous, mapping.start
         previous = max(previous, mapping.end)
-    if previous < (1 << 47) - PAGE:
-        yield previous, (1 << 47) - PAGE
+    if previous < top:
+        yield previous, top

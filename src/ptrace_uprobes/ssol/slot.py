@@ -34,3 +34,7 @@ class SlotCode:
 
     code: bytes
     fixups: tuple[Fixup, ...]
+    other_mode_offset: int | None = None
+    """Where RIP is reported if code of the other mode, 32-bit or 64-bit, has come to it."""
+    guard_size: int = 0
+    """What of it comes before the displaced instruction, to tell the modes apart."""

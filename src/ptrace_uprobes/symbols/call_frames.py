@@ -34,6 +34,8 @@ class FrameBytes:
     size: int
     address: int
     """Where it is loaded, as the file has it; 0 if it is not."""
+    word: int = 8
+    """Bytes in an address."""
 
     def read(self, at: int, size: int) -> bytes:
         """Up to `size` bytes at `at`: fewer at the section's end, none if it is unreadable."""
@@ -68,7 +70,7 @@ def _index(source: Source, headers: Headers) -> FrameBytes | None:
             offset = headers.offset_of(segment.address)
             if offset is not None and segment.file_size > 0:
                 size = min(segment.file_size, source.available(offset), _MOST_BYTES)
-                return FrameBytes(source, offset, size, segment.address)
+                return FrameBytes(source, offset, size, segment.address, headers.elf_class // 8)
     return None
 
 
@@ -90,7 +92,7 @@ def _eh_frame(source: Source, headers: Headers, index: FrameBytes | None) -> Fra
         if segment.kind == PT_LOAD and 0 <= delta < segment.file_size:
             offset = segment.offset + delta
             size = min(segment.file_size - delta, source.available(offset), _MOST_BYTES)
-            return FrameBytes(source, offset, size, address)
+            return FrameBytes(source, offset, size, address, headers.elf_class // 8)
     return None
 
 
@@ -101,7 +103,8 @@ def _loaded(source: Source, headers: Headers, section: Section) -> FrameBytes | 
         delta = section.offset - segment.offset
         if segment.kind == PT_LOAD and 0 <= delta < segment.file_size:
             size = min(section.size, _MOST_BYTES)
-            return FrameBytes(source, section.offset, size, segment.address + delta)
+            address = segment.address + delta
+            return FrameBytes(source, section.offset, size, address, headers.elf_class // 8)
     return None
 
 
@@ -112,7 +115,7 @@ def _debug_frame(source: Source, headers: Headers) -> FrameBytes | None:
             continue
         if section.size > _MOST_BYTES or section.offset + section.size > source.size:
             continue
-        plain = FrameBytes(source, section.offset, section.size, 0)
+        plain = FrameBytes(source, section.offset, section.size, 0, headers.elf_class // 8)
         return _decompressed(plain, headers.elf_class)
     return None
 
@@ -125,6 +128,9 @@ def _decompressed(found: FrameBytes, elf_class: int) -> FrameBytes | None:
         # Elf64_Chdr: ch_type, ch_reserved, ch_size, ch_addralign. No entry begins so: the
         # word after a first entry's length is a CIE's, all ones.
         start, size = 24, struct.unpack_from("<Q", head, 8)[0]
+    elif elf_class == 32 and len(head) >= 12 and head[:4] == b"\1\0\0\0":
+        # Elf32_Chdr: ch_type, ch_size, ch_addralign. No entry is of one byte.
+        start, size = 12, struct.unpack_from("<I", head, 4)[0]
     else:
         return found
     content = found.read(start, min(found.size - start, MOST_DECOMPRESSED))
@@ -134,7 +140,7 @@ def _decompressed(found: FrameBytes, elf_class: int) -> FrameBytes | None:
         return None
     if data is None:
         return None
-    return FrameBytes(BytesSource(data, found.source.name), 0, len(data), 0)
+    return FrameBytes(BytesSource(data, found.source.name), 0, len(data), 0, found.word)
 
 
 class _Zlib:

@@ -27,7 +27,7 @@ from ptrace_uprobes.symbols.headers import (
     read_headers,
     read_interpreter,
 )
-from ptrace_uprobes.symbols.linkage import stub_names
+from ptrace_uprobes.symbols.linkage import global_offset_table, stub_names
 from ptrace_uprobes.symbols.ranges import Ranges
 from ptrace_uprobes.symbols.source import BytesSource, FileIdentity, FileSource, Source
 from ptrace_uprobes.symbols.symbol import FUNCTION_KINDS, Symbol, rank_of, symbol_of
@@ -37,6 +37,7 @@ from ptrace_uprobes.symbols.tables import (
     Entry,
     SymbolTable,
 )
+from ptrace_uprobes.symbols.text_relocations import text_relocations
 from ptrace_uprobes.symbols.versions import VersionTable
 
 __all__ = ["DEBUG_ROOT", "Image", "Segment", "Symbol", "image_from_bytes", "open_image"]
@@ -254,6 +255,24 @@ class Image:
     @functools.cached_property
     def _stub_names(self) -> dict[int, str]:
         return stub_names(self._source, self._headers)
+
+    @functools.cached_property
+    def global_offset_table(self) -> int | None:
+        """What the stubs of i386's linkage table are given in EBX, as the file has it."""
+        return global_offset_table(self._source, self._headers)
+
+    @functools.cached_property
+    def text_relocations(self) -> tuple[int, ...]:
+        """Where the dynamic linker changes instructions, in the file's addresses."""
+        return text_relocations(self._source, self._headers)
+
+    def bytes_at(self, address: ElfAddr, size: int) -> bytes:
+        """What the file has for an address; nothing if it has not all of it."""
+        offset = self.offset_of(address)
+        try:
+            return b"" if offset is None else self._source.read(offset, size)
+        except UnreadableElf:
+            return b""
 
     def stub_at(self, address: ElfAddr) -> tuple[str, int] | None:
         """The function that a stub of the linkage table leads to, and how far into the stub

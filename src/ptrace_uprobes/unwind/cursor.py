@@ -15,7 +15,7 @@ OMITTED: Final = 0xFF
 _INDIRECT: Final = 0x80
 _PC_RELATIVE: Final = 0x10
 _DATA_RELATIVE: Final = 0x30
-_FIXED_SIZES: Final = {0x00: 8, 0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
+_FIXED_SIZES: Final = {0x02: 2, 0x03: 4, 0x04: 8, 0x0A: 2, 0x0B: 4, 0x0C: 8}
 
 
 class Malformed(Exception):
@@ -25,10 +25,12 @@ class Malformed(Exception):
 class Cursor:
     """A place in bytes. Every read is within them or raises `Malformed`."""
 
-    __slots__ = ("at", "data", "end")
+    __slots__ = ("at", "data", "end", "word")
 
-    def __init__(self, data: bytes, at: int = 0, end: int | None = None) -> None:
+    def __init__(self, data: bytes, at: int = 0, end: int | None = None, word: int = 8) -> None:
+        """`word`: bytes in an address."""
         self.data = data
+        self.word = word
         self.at = at
         self.end = len(data) if end is None else min(end, len(data))
 
@@ -85,7 +87,7 @@ class Cursor:
         """An encoded pointer; `address` is that of byte 0 of the data."""
         here = address + self.at
         form = encoding & 0x0F
-        size = _FIXED_SIZES.get(form)
+        size = self.word if form == 0 else _FIXED_SIZES.get(form)
         if size is not None:
             value = self.signed(size) if form & 0x08 else self.unsigned(size)
         elif form == 0x01:
@@ -101,4 +103,4 @@ class Cursor:
             value += here
         elif base == _DATA_RELATIVE:
             value += data_base
-        return value & _WORD
+        return value & _WORD if self.word == 8 else value & 0xFFFFFFFF

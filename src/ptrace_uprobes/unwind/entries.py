@@ -101,7 +101,7 @@ class Entries:
         entry = self._open(self._section.read(at, _FIRST_READ), at, 0, _LONGEST_CIE)
         if self._cie_of(entry) is not None:
             raise Malformed("an FDE where a CIE should be")
-        return _read_cie(entry.cursor)
+        return _read_cie(entry.cursor, self._section.word)
 
     def ranges(self) -> Iterator[tuple[int, int, int]]:
         """Begin, end and place of every FDE that can be read, in the section's order."""
@@ -132,7 +132,7 @@ class Entries:
 
     def _open(self, data: bytes, base: int, start: int, longest: int = _LONGEST_ENTRY) -> _Entry:
         """The entry at `start` in `data`, which begins at `base` in the section."""
-        cursor = Cursor(data, start)
+        cursor = Cursor(data, start, word=self._section.word)
         length, id_size = cursor.unsigned(4), 4
         if length == 0xFFFFFFFF:
             length = cursor.unsigned(8)
@@ -145,7 +145,7 @@ class Entries:
                 raise Malformed("an entry is too long")
             base, body = base + start, body - start
             data = self._section.read(base, body + length)
-        cursor = Cursor(data, body, body + length)
+        cursor = Cursor(data, body, body + length, self._section.word)
         pointer = cursor.unsigned(id_size)
         if pointer == (1 << 8 * id_size) - 1 and not self._is_eh:
             pointer = _IS_CIE
@@ -158,22 +158,22 @@ class Entries:
         return None if entry.pointer == _IS_CIE else entry.pointer
 
 
-def _read_cie(cursor: Cursor) -> Cie:
+def _read_cie(cursor: Cursor, word: int) -> Cie:
     version = cursor.unsigned(1)
     if version not in (1, 3, 4):
         raise Malformed(f"a CIE of unknown version {version}")
     augmentation = cursor.string()
-    if version == 4 and cursor.take(2) != b"\x08\0":
-        raise Malformed("a CIE for addresses that are not of 64 bits")
+    if version == 4 and cursor.take(2) != bytes((word, 0)):
+        raise Malformed(f"a CIE for addresses that are not of {8 * word} bits")
     if augmentation.startswith(b"eh"):
-        cursor.take(8)  # gcc 2's pointer to exception tables
+        cursor.take(word)  # gcc 2's pointer to exception tables
         augmentation = augmentation[2:]
     code_alignment, data_alignment = cursor.uleb(), cursor.sleb()
     return_address = cursor.unsigned(1) if version == 1 else cursor.uleb()
     encoding, is_signal = _ABSOLUTE, b"S" in augmentation
     has_length = augmentation.startswith(b"z")
     if has_length:
-        content = Cursor(cursor.take(cursor.uleb()))
+        content = Cursor(cursor.take(cursor.uleb()), word=word)
         for letter in augmentation[1:]:
             if letter == ord("R"):
                 encoding = content.unsigned(1)

@@ -9,7 +9,7 @@ from ptrace_uprobes.unwind.cursor import Cursor, Malformed
 
 __all__ = ["evaluate"]
 
-_WORD: Final = (1 << 64) - 1
+_MASKS: Final = {4: (1 << 32) - 1, 8: (1 << 64) - 1}
 _MOST_STEPS: Final = 256
 _DEEPEST: Final = 64
 
@@ -27,6 +27,11 @@ _CONSTANTS: Final = {
 
 def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
+
+
+def _widened(value: int) -> int:
+    """32 bits as the 64 that have the same sign."""
+    return (value ^ 1 << 31) - (1 << 31) & _MASKS[8]
 
 
 def _divide(a: int, b: int) -> int:
@@ -54,6 +59,8 @@ _BINARY: Final[dict[int, Callable[[int, int], int]]] = {
     0x2D: lambda a, b: int(_signed(a) < _signed(b)),
     0x2E: lambda a, b: int(a != b),
 }
+_SIGNED: Final = frozenset((0x1B, 0x26, *range(0x29, 0x2F)))
+"""Those that take their operands as signed, comparisons among them."""
 _UNARY: Final[dict[int, Callable[[int], int]]] = {
     0x19: lambda a: abs(_signed(a)),
     0x1F: lambda a: -a,
@@ -67,11 +74,13 @@ def evaluate(
     register: Callable[[int], int],
     read: Callable[[int, int], int],
     bias: int,
+    word: int = 8,
 ) -> int:
     """The top of the stack when `code` has run; raises `Malformed`.
 
     `register` gives a register by its DWARF number, `read` an integer of a size in memory;
-    they raise `Malformed` where there is none. `bias` is added to addresses in `code`.
+    they raise `Malformed` where there is none. `bias` is added to addresses in `code`. The
+    stack's elements, and addresses, have `word` bytes.
     """
     cursor = Cursor(code)
     stack = list(initial)
@@ -81,7 +90,7 @@ def evaluate(
                 break
             return stack[-1]
         try:
-            _step(cursor, stack, register, read, bias)
+            _step(cursor, stack, register, read, bias, word)
         except (IndexError, ZeroDivisionError) as error:
             raise Malformed("a DWARF expression fails") from error
         if len(stack) > _DEEPEST:
@@ -95,43 +104,48 @@ def _step(
     register: Callable[[int], int],
     read: Callable[[int, int], int],
     bias: int,
+    word: int,
 ) -> None:
+    mask = _MASKS[word]
     op = cursor.unsigned(1)
     if 0x70 <= op <= 0x8F:  # breg0..31
-        stack.append(register(op - 0x70) + cursor.sleb() & _WORD)
+        stack.append(register(op - 0x70) + cursor.sleb() & mask)
     elif 0x30 <= op <= 0x4F:  # lit0..31
         stack.append(op - 0x30)
     elif op in _BINARY:
         b, a = stack.pop(), stack.pop()
-        stack.append(_BINARY[op](a, b) & _WORD)
+        if word == 4 and op in _SIGNED:
+            a, b = _widened(a), _widened(b)
+        stack.append(_BINARY[op](a, b) & mask)
     elif op in _UNARY:
-        stack.append(_UNARY[op](stack.pop()) & _WORD)
+        a = stack.pop()
+        stack.append(_UNARY[op](_widened(a) if word == 4 else a) & mask)
     elif op in _CONSTANTS:
         size, is_signed = _CONSTANTS[op]
         value = cursor.signed(size) if is_signed else cursor.unsigned(size)
-        stack.append(value & _WORD)
+        stack.append(value & mask)
     elif op == 0x06:  # deref
-        stack.append(read(stack.pop(), 8))
+        stack.append(read(stack.pop(), word))
     elif op == 0x94:  # deref_size
         size = cursor.unsigned(1)
         if not 1 <= size <= 8:
             raise Malformed("a DWARF expression reads more than a word")
         stack.append(read(stack.pop(), size))
     elif op == 0x23:  # plus_uconst
-        stack.append(stack.pop() + cursor.uleb() & _WORD)
+        stack.append(stack.pop() + cursor.uleb() & mask)
     elif 0x50 <= op <= 0x6F:  # reg0..31; libgcc takes the register's value, too
         stack.append(register(op - 0x50))
     elif op == 0x90:  # regx
         stack.append(register(cursor.uleb()))
     elif op == 0x92:  # bregx
         number = cursor.uleb()
-        stack.append(register(number) + cursor.sleb() & _WORD)
+        stack.append(register(number) + cursor.sleb() & mask)
     elif op == 0x03:  # addr
-        stack.append(cursor.unsigned(8) + bias & _WORD)
+        stack.append(cursor.unsigned(word) + bias & mask)
     elif op == 0x10:  # constu
         stack.append(cursor.uleb())
     elif op == 0x11:  # consts
-        stack.append(cursor.sleb() & _WORD)
+        stack.append(cursor.sleb() & mask)
     elif op in (0x28, 0x2F):  # bra, skip
         distance = cursor.signed(2)
         if op == 0x2F or stack.pop() != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from ptrace_uprobes.unwind.cursor import Malformed
@@ -9,16 +10,44 @@ from ptrace_uprobes.unwind.expression import evaluate
 from ptrace_uprobes.unwind.memory import StackMemory
 from ptrace_uprobes.unwind.row import Kind, Row, Rule
 
-__all__ = ["BP", "RA", "SP", "History", "Level"]
+__all__ = ["CONVENTIONS", "Convention", "History", "Level"]
 
-BP: Final = 6
-SP: Final = 7
-RA: Final = 16
-# System V ABI, AMD64 supplement, figure 3.36.
-_NAMES: Final = (
-    *("rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp"),
-    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip"),
-)
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    """How DWARF numbers an architecture's registers."""
+
+    word: int
+    """Bytes in one."""
+    names: tuple[str, ...]
+    """Of the kernel's user_regs_struct, by their numbers; the last is the return address."""
+    bp: int
+    sp: int
+    ra: int
+
+
+CONVENTIONS: Final = {
+    # System V ABI, AMD64 supplement, figure 3.36.
+    62: Convention(
+        word=8,
+        names=(
+            *("rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp"),
+            *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip"),
+        ),
+        bp=6,
+        sp=7,
+        ra=16,
+    ),
+    # System V ABI, Intel386 supplement, table 2.14.
+    3: Convention(
+        word=4,
+        names=("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "rip"),
+        bp=5,
+        sp=4,
+        ra=8,
+    ),
+}
+"""By the `e_machine` of the ELF header."""
 _DEEPEST: Final = 100
 """Rules that ask for registers by rules that ask for registers."""
 
@@ -27,9 +56,17 @@ Level = tuple[Row | None, int, int, int, int, int]
 
 
 class History:
-    def __init__(self, registers: object, memory: StackMemory, levels: list[Level]) -> None:
+    def __init__(
+        self,
+        registers: object,
+        memory: StackMemory,
+        levels: list[Level],
+        convention: Convention,
+    ) -> None:
         """`levels`: an empty list, for the frames that are left."""
         self.levels = levels
+        self._convention = convention
+        self._mask = (1 << 8 * convention.word) - 1
         self._registers = registers
         self.memory = memory
         self._known: dict[tuple[int, int], int] = {}
@@ -39,13 +76,14 @@ class History:
         """The CFA of the innermost level that is known, by `row`."""
         number = len(self.levels)
         if row.cfa_expression is None:
-            return self._value(row.cfa_register, number, level) + row.cfa_offset & (1 << 64) - 1
+            return self._value(row.cfa_register, number, level) + row.cfa_offset & self._mask
         return evaluate(
             row.cfa_expression,
             (),
             lambda register: self._value(register, number, level),
             self.memory.number,
             level[5],
+            self._convention.word,
         )
 
     def applied(self, rule: Rule, number: int, level: Level) -> int:
@@ -53,9 +91,9 @@ class History:
         kind, value, expression = rule
         cfa = level[1]
         if kind == Kind.OFFSET:
-            return self.memory.word(cfa + value & (1 << 64) - 1)
+            return self.memory.word(cfa + value & self._mask)
         if kind == Kind.VALUE_OFFSET:
-            return cfa + value & (1 << 64) - 1
+            return cfa + value & self._mask
         if kind == Kind.REGISTER:
             return self._value(value, number, level)
         if kind == Kind.UNDEFINED:
@@ -66,18 +104,20 @@ class History:
             lambda register: self._value(register, number, level),
             self.memory.number,
             level[5],
+            self._convention.word,
         )
         return self.memory.word(result) if kind == Kind.EXPRESSION else result
 
     def _value(self, register: int, number: int, level: Level) -> int:
         """A register as that level's function sees it."""
-        if register == SP:
+        convention = self._convention
+        if register == convention.sp:
             return level[2]
-        if register == BP:
+        if register == convention.bp:
             return level[3]
-        if register == RA:
+        if register == convention.ra:
             return level[4]
-        if register > RA:
+        if register > convention.ra:
             raise Malformed(f"CFI asks for register {register}")
         key = (number, register)
         known = self._known.get(key)
@@ -96,5 +136,5 @@ class History:
                 rule = level[0].rules.get(register)
                 if rule is not None:
                     return self.applied(rule, below, level)
-        value: int = getattr(self._registers, _NAMES[register])
-        return value
+        value: int = getattr(self._registers, self._convention.names[register])
+        return value & self._mask

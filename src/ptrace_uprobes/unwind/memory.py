@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 __all__ = ["StackMemory", "Unreadable"]
 
 _WINDOW: Final = 8192
 """Bytes: twenty frames of most programs; reading them costs little more than reading a word."""
-_EMPTY: Final = memoryview(b"").cast("Q")
+_FORMATS: Final[dict[int, Literal["I", "Q"]]] = {4: "I", 8: "Q"}
 
 
 class Unreadable(Exception):
@@ -23,26 +23,29 @@ class Unreadable(Exception):
 class StackMemory:
     """A window on it, moved where it is needed. Valid while the thread stands still."""
 
-    __slots__ = ("_read", "base", "top", "words")
+    __slots__ = ("_format", "_read", "_size", "base", "top", "words")
 
-    def __init__(self, read: Callable[[int, int], bytes]) -> None:
+    def __init__(self, read: Callable[[int, int], bytes], word_size: int = 8) -> None:
         self._read = read
+        self._size = word_size
+        self._format = _FORMATS[word_size]
         self.base = self.top = 0
-        self.words: memoryview = _EMPTY
+        self.words: memoryview = memoryview(b"").cast(self._format)
         """What is from `base` up to `top`."""
 
     def word(self, address: int) -> int:
-        """The 8 bytes at `address`; raises `Unreadable`."""
-        if address & 7:
-            return self.number(address, 8)
+        """The word at `address`; raises `Unreadable`."""
+        size = self._size
+        if address & size - 1:
+            return self.number(address, size)
         if not self.base <= address < self.top:
             self._move(address)
-        word: int = self.words[address - self.base >> 3]
+        word: int = self.words[(address - self.base) // size]
         return word
 
     def number(self, address: int, size: int) -> int:
         """An unsigned number of any size; raises `Unreadable`."""
-        if size == 8 and not address & 7:
+        if size == self._size and not address & size - 1:
             return self.word(address)
         data = self.bytes_at(address, size)
         if len(data) < size:
@@ -55,8 +58,8 @@ class StackMemory:
 
     def _move(self, address: int) -> None:
         data = self.bytes_at(address, _WINDOW)
-        size = len(data) & ~7
+        size = len(data) & -self._size
         if size == 0:
             raise Unreadable(address)
         self.base, self.top = address, address + size
-        self.words = memoryview(data)[:size].cast("Q")
+        self.words = memoryview(data)[:size].cast(self._format)

@@ -15,11 +15,11 @@ from ptrace_uprobes.symbols.call_frames import FrameBytes
 from ptrace_uprobes.symbols.image import Image
 from ptrace_uprobes.unwind.cursor import Cursor, Malformed
 from ptrace_uprobes.unwind.entries import Entries, Fde
+from ptrace_uprobes.unwind.history import CONVENTIONS
 from ptrace_uprobes.unwind.row import Row, row_of
 
 __all__ = ["ImageTables", "tables_of"]
 
-_X86_64: Final = 62
 _MOST_ROWS: Final = 1 << 16
 _SORTED_TABLE: Final = 0x3B
 """DW_EH_PE_datarel | DW_EH_PE_sdata4: what every linker writes."""
@@ -46,7 +46,7 @@ class _SortedIndex:
     def __init__(self, table: FrameBytes, section: FrameBytes) -> None:
         self.entries = Entries(section, is_eh=True)
         data = table.read(0, table.size)
-        cursor = Cursor(data)
+        cursor = Cursor(data, word=table.word)
         version, section_encoding, count_encoding, encoding = cursor.take(4)
         if version != 1 or encoding != _SORTED_TABLE:
             raise Malformed("an .eh_frame_hdr of an unknown form")
@@ -109,8 +109,8 @@ class ImageTables:
 
     def _find(self, address: int) -> Row | str:
         image = self._image()
-        if image is None or image.machine != _X86_64:
-            return "not code for x86-64"
+        if image is None or image.machine not in CONVENTIONS:
+            return "not code for x86-64 or i386"
         why = "no CFI"
         if self._indices is None:
             self._indices = _indices_of(image)

@@ -11,22 +11,18 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.arch.base import Architecture
+from ptrace_uprobes.arch.x86 import X86_64
 from ptrace_uprobes.errors import UprobesError
 from ptrace_uprobes.symbols.demangle import demangle
 from ptrace_uprobes.symbols.modules import Module
 from ptrace_uprobes.unwind.cursor import Malformed
-from ptrace_uprobes.unwind.history import BP, RA, SP, History, Level
+from ptrace_uprobes.unwind.history import CONVENTIONS, Convention, History, Level
 from ptrace_uprobes.unwind.memory import StackMemory, Unreadable
 from ptrace_uprobes.unwind.row import Kind, Row
 from ptrace_uprobes.unwind.stack import Frame, Stack
 from ptrace_uprobes.unwind.tables import tables_of
-from ptrace_uprobes.unwind.without_cfi import (
-    Uncharted,
-    examine,
-    guess,
-    is_signal_trampoline,
-    trampoline_row,
-)
+from ptrace_uprobes.unwind.without_cfi import Uncharted, examine, guess, trampoline_at
 
 __all__ = ["Unwinder"]
 
@@ -67,8 +63,10 @@ class Unwinder:
         self,
         module_at: Callable[[int], Module | None],
         read: Callable[[int, int], bytes],
+        architecture: Architecture = X86_64,
     ) -> None:
         """`read` gives as many of the bytes at an address as are mapped, and shows no traps."""
+        self._convention = CONVENTIONS[architecture.elf_machine]
         self._module_at = module_at
         self._read = read
         self._known: tuple[dict[int, _Step], dict[int, _Step]] = ({}, {})
@@ -104,8 +102,11 @@ class Unwinder:
         pc: int = registers.rip  # type: ignore[attr-defined]  # a ptrace struct, or alike
         sp: int = registers.rsp  # type: ignore[attr-defined]
         bp: int = registers.rbp  # type: ignore[attr-defined]
-        memory = StackMemory(self._read)
-        history = History(registers, memory, [] if levels is None else levels)
+        convention = self._convention
+        word = convention.word
+        odd = word - 1
+        memory = StackMemory(self._read, word)
+        history = History(registers, memory, [] if levels is None else levels, convention)
         levels = history.levels
         of_callers, of_threads = self._known
         known, exact = of_threads, True
@@ -142,19 +143,19 @@ class Unwinder:
                             raise _CutHere("the stack is a loop")
                         seen.add((pc, cfa))
                     levels.append((row, cfa, sp, bp, pc, bias))
-                    place = cfa - 8
-                    if not base <= place < top or place & 7:
+                    place = cfa - word
+                    if not base <= place < top or place & odd:
                         pc = memory.word(place)
                         words, base, top = memory.words, memory.base, memory.top
                     else:
-                        pc = words[place - base >> 3]
+                        pc = words[(place - base) // word]
                     if bp_offset:
                         place = cfa + bp_offset
-                        if not base <= place < top or place & 7:
+                        if not base <= place < top or place & odd:
                             bp = memory.word(place)
                             words, base, top = memory.words, memory.base, memory.top
                         else:
-                            bp = words[place - base >> 3]
+                            bp = words[(place - base) // word]
                     sp = cfa
                     known, exact = of_callers, False
                 if pc == 0 and not exact:
@@ -180,7 +181,7 @@ class Unwinder:
             module = self._module_of(pc, exact)
             if module is not None and 0 <= pc - bias - module.image.entry < _ENTRY_CODE:
                 return None
-            row = guess(history.memory, code, pc, sp, bp, exact=exact)
+            row = guess(history.memory, code, pc, sp, bp, self._convention, exact=exact)
             if row is None:
                 raise _CutHere(code.why)
         assert row is not None
@@ -194,7 +195,8 @@ class Unwinder:
             raise _CutHere(f"bad CFI for {pc:#x}: its CFA is below its stack pointer")
         number, level = len(history.levels), (row, cfa, sp, bp, pc, bias)
         above = history.applied(rule, number, level)
-        sp_rule, bp_rule = row.rules.get(SP), row.rules.get(BP)
+        convention = self._convention
+        sp_rule, bp_rule = row.rules.get(convention.sp), row.rules.get(convention.bp)
         if sp_rule is not None:
             cfa = history.applied(sp_rule, number, level)
         if bp_rule is not None:
@@ -222,15 +224,16 @@ class Unwinder:
                 found = tables_of(module.image).row_at(address)
             except UprobesError:
                 found = "no CFI (its file cannot be read)"
-        if isinstance(found, str) and is_signal_trampoline(self._read(pc, 9)):
-            found = trampoline_row
+        if isinstance(found, str):
+            found = trampoline_at(self._read(pc, 16), self._convention) or found
         is_signal = isinstance(found, Row) and found.is_signal
         frame = self._frame(pc, exact, module, is_signal)
         bias = 0 if module is None else module.bias
         if isinstance(found, Row):
-            step = _step_of(found, frame, bias)
+            step = _step_of(found, frame, bias, self._convention)
         else:
-            code = examine(StackMemory(self._read), module, pc, exact=exact)
+            memory = StackMemory(self._read, self._convention.word)
+            code = examine(memory, module, pc, exact=exact)
             code = code._replace(why=f"{found} for {pc:#x}{code.why}")
             step = _Step(_BY_ROW, 0, 0, frame, None, bias, code)
         if module is not None:  # else a library may come to be there
@@ -268,21 +271,22 @@ def _switches_stacks(frame: Frame) -> bool:
     return frame.symbol is not None and frame.symbol.partition("+")[0] == _STACK_SWITCH
 
 
-def _step_of(found: Row, frame: Frame, bias: int) -> _Step:
+def _step_of(found: Row, frame: Frame, bias: int, convention: Convention) -> _Step:
     rules = found.rules
-    bp_rule = rules.get(BP)
+    sp, ra = convention.sp, convention.ra
+    bp_rule = rules.get(convention.bp)
     simple = (
         found.cfa_expression is None
-        and found.cfa_register in (SP, BP)
+        and found.cfa_register in (sp, convention.bp)
         and not found.is_signal
-        and found.return_address == RA
-        and rules.get(RA) == (Kind.OFFSET, -8, b"")
-        and SP not in rules
+        and found.return_address == ra
+        and rules.get(ra) == (Kind.OFFSET, -convention.word, b"")
+        and sp not in rules
         and abs(found.cfa_offset) < _FAR
         and (bp_rule is None or (bp_rule[0] == Kind.OFFSET and 0 < abs(bp_rule[1]) < _FAR))
     )
     if not simple:
         return _Step(_BY_ROW, 0, 0, frame, found, bias, None)
-    kind = _ON_SP if found.cfa_register == SP else _ON_BP
+    kind = _ON_SP if found.cfa_register == sp else _ON_BP
     bp_offset = 0 if bp_rule is None else bp_rule[1]
     return _Step(kind, found.cfa_offset, bp_offset, frame, found, bias, None)

@@ -20,57 +20,98 @@ from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.x86_call import LONGEST_CALL, ends_with_call
 from ptrace_uprobes.errors import UprobesError
 from ptrace_uprobes.symbols.modules import Module
-from ptrace_uprobes.unwind.history import BP, RA, SP
+from ptrace_uprobes.unwind.history import CONVENTIONS, Convention
 from ptrace_uprobes.unwind.memory import StackMemory, Unreadable
 from ptrace_uprobes.unwind.row import Kind, Row
 
-__all__ = ["Uncharted", "examine", "guess", "is_signal_trampoline", "trampoline_row"]
+__all__ = ["Uncharted", "examine", "guess", "is_signal_trampoline", "trampoline_at"]
 
-# mov $15 (__NR_rt_sigreturn), %rax or %eax; syscall
-_TRAMPOLINES: Final = (b"\x48\xc7\xc0\x0f\0\0\0\x0f\x05", b"\xb8\x0f\0\0\0\x0f\x05")
 _LARGEST_FRAME: Final = 1 << 20
-_PROLOGUES: Final = (b"\x55\x48\x89\xe5", b"\x55\x48\x8b\xec")  # push %rbp; mov %rsp,%rbp
-_ENDBR64: Final = b"\xf3\x0f\x1e\xfa"
+_PROLOGUES: Final = {  # push %rbp; mov %rsp,%rbp
+    8: (b"\x55\x48\x89\xe5", b"\x55\x48\x8b\xec"),
+    4: (b"\x55\x89\xe5", b"\x55\x8b\xec"),
+}
+_ENDBR: Final = (b"\xf3\x0f\x1e\xfa", b"\xf3\x0f\x1e\xfb")  # endbr64, endbr32
 _RET: Final = b"\xc3"
 _LATEST_PROLOGUE: Final = 1024
 """Bytes into a function. V8's builtins, in node, first look whether there is better code."""
 
 # struct ucontext, where RSP is when a handler has returned (arch/x86/include/uapi/asm/
 # sigcontext.h, struct sigcontext_64, 40 bytes into it): DWARF registers by their offset.
-_SAVED: Final = {
+_SAVED_64: Final = {
     **{8 + number: 40 + 8 * number for number in range(8)},
     5: 104,
     4: 112,
-    BP: 120,
+    6: 120,
     3: 128,
     1: 136,
     0: 144,
     2: 152,
-    SP: 160,
-    RA: 168,
+    7: 160,
+    16: 168,
 }
-trampoline_row: Final = Row(
-    cfa_register=SP,
-    cfa_offset=0,
-    cfa_expression=None,
-    rules={register: (Kind.OFFSET, offset, b"") for register, offset in _SAVED.items()},
-    return_address=RA,
-    is_signal=True,
-)
-_JUST_ENTERED: Final = Row(SP, 8, None, {RA: (Kind.OFFSET, -8, b"")}, RA, is_signal=False)
-_WITH_FRAME_POINTER: Final = Row(
-    BP,
-    16,
-    None,
-    {RA: (Kind.OFFSET, -8, b""), BP: (Kind.OFFSET, -16, b"")},
-    RA,
-    is_signal=False,
-)
+# struct sigcontext_32 of the same file.
+_SAVED_32: Final = {7: 16, 6: 20, 5: 24, 4: 28, 3: 32, 2: 36, 1: 40, 0: 44, 8: 56}
 
 
-def is_signal_trampoline(code: bytes) -> bool:
+def _row_of_saved(machine: int, saved: dict[int, int], before: int = 0) -> Row:
+    """`before`: bytes between the stack pointer and what `saved` counts from."""
+    convention = CONVENTIONS[machine]
+    return Row(
+        cfa_register=convention.sp,
+        cfa_offset=0,
+        cfa_expression=None,
+        rules={register: (Kind.OFFSET, before + at, b"") for register, at in saved.items()},
+        return_address=convention.ra,
+        is_signal=True,
+    )
+
+
+_X86_64, _I386 = 62, 3
+_TRAMPOLINES: Final = {
+    8: {
+        # mov $15 (__NR_rt_sigreturn), %rax or %eax; syscall
+        b"\x48\xc7\xc0\x0f\0\0\0\x0f\x05": _row_of_saved(_X86_64, _SAVED_64),
+        b"\xb8\x0f\0\0\0\x0f\x05": _row_of_saved(_X86_64, _SAVED_64),
+    },
+    4: {
+        # pop %eax; mov $119 (__NR_sigreturn), %eax; int $0x80: behind the signal's number, struct
+        # sigframe_ia32 has the context.
+        b"\x58\xb8\x77\0\0\0\xcd\x80": _row_of_saved(_I386, _SAVED_32, 4),
+        # mov $173 (__NR_rt_sigreturn), %eax; int $0x80: struct rt_sigframe_ia32 has number, two
+        # pointers, siginfo_t, and 20 bytes into struct ucontext_ia32 the context.
+        b"\xb8\xad\0\0\0\xcd\x80": _row_of_saved(_I386, _SAVED_32, 12 + 128 + 20),
+    },
+}
+"""What a handler returns to, and how it is unwound; by the size of a word."""
+_JUST_ENTERED: Final = {
+    c.word: Row(c.sp, c.word, None, {c.ra: (Kind.OFFSET, -c.word, b"")}, c.ra, is_signal=False)
+    for c in CONVENTIONS.values()
+}
+_WITH_FRAME_POINTER: Final = {
+    c.word: Row(
+        c.bp,
+        2 * c.word,
+        None,
+        {c.ra: (Kind.OFFSET, -c.word, b""), c.bp: (Kind.OFFSET, -2 * c.word, b"")},
+        c.ra,
+        is_signal=False,
+    )
+    for c in CONVENTIONS.values()
+}
+
+
+def trampoline_at(code: bytes, convention: Convention) -> Row | None:
+    """The row of a signal's return, if the instructions at an address are that."""
+    for beginning, row in _TRAMPOLINES[convention.word].items():
+        if code.startswith(beginning):
+            return row
+    return None
+
+
+def is_signal_trampoline(code: bytes, word: int = 8) -> bool:
     """Whether the instructions at an address are a signal's return."""
-    return code.startswith(_TRAMPOLINES)
+    return code.startswith(tuple(_TRAMPOLINES[word]))
 
 
 class Uncharted(NamedTuple):
@@ -99,10 +140,11 @@ def examine(memory: StackMemory, module: Module | None, pc: int, *, exact: bool)
         return Uncharted(False, False, ", and no symbol tells its function")
     symbol, into = found[0], found[1] + (not exact)
     code = memory.bytes_at(pc - into, min(into, _LATEST_PROLOGUE))
-    at = len(_ENDBR64) if code.startswith(_ENDBR64) else 0
-    set_up = code.startswith(_PROLOGUES, at)
+    at = len(_ENDBR[0]) if code.startswith(_ENDBR) else 0
+    prologues = _PROLOGUES[module.image.elf_class // 8]
+    set_up = code.startswith(prologues, at)
     if not set_up and not exact and symbol.size != 0:
-        set_up = any(prologue in code for prologue in _PROLOGUES)
+        set_up = any(prologue in code for prologue in prologues)
     # Its last instruction follows the frame pointer's end.
     set_up = set_up and memory.bytes_at(pc, 1) != _RET
     why = "" if set_up else ", and its function does not keep a frame pointer"
@@ -110,32 +152,47 @@ def examine(memory: StackMemory, module: Module | None, pc: int, *, exact: bool)
 
 
 def guess(
-    memory: StackMemory, code: Uncharted, pc: int, sp: int, bp: int, *, exact: bool
+    memory: StackMemory,
+    code: Uncharted,
+    pc: int,
+    sp: int,
+    bp: int,
+    convention: Convention,
+    *,
+    exact: bool,
 ) -> Row | None:
     """The row of a function without CFI, if it is certain enough."""
+    word = convention.word
+    just_entered = _JUST_ENTERED[word]
     try:
         if exact:
             back = memory.word(sp)
             before = memory.bytes_at(back - LONGEST_CALL, LONGEST_CALL)
             if ends_with_call(before):
-                if before[2] == 0xE8 and back + struct.unpack("<i", before[3:])[0] == pc:
-                    return _JUST_ENTERED
+                distance: int = struct.unpack("<i", before[3:])[0]
+                if before[2] == 0xE8 and _same(back + distance, pc, word):
+                    return just_entered
                 if code.at_start or not memory.bytes_at(pc, 1):
-                    return _JUST_ENTERED  # or a call to where there is nothing
+                    return just_entered  # or a call to where there is nothing
             if code.at_start:
                 return None
         # With nothing pushed since RBP was set, it is this function that has set it.
         believed = code.has_frame_pointer or (not exact and sp == bp)
-        return _WITH_FRAME_POINTER if believed and _is_frame(memory, sp, bp) else None
+        believed = believed and _is_frame(memory, sp, bp, word)
+        return _WITH_FRAME_POINTER[word] if believed else None
     except Unreadable:
         return None
 
 
-def _is_frame(memory: StackMemory, sp: int, bp: int) -> bool:
-    if bp & 7 or not sp <= bp < sp + _LARGEST_FRAME:
+def _same(a: int, b: int, word: int) -> bool:
+    return (a ^ b) & (1 << 8 * word) - 1 == 0
+
+
+def _is_frame(memory: StackMemory, sp: int, bp: int, word: int) -> bool:
+    if bp & word - 1 or not sp <= bp < sp + _LARGEST_FRAME:
         return False
     above = memory.word(bp)
     if above != 0 and not bp < above < bp + _LARGEST_FRAME:
         return False
-    before = memory.bytes_at(memory.word(bp + 8) - LONGEST_CALL, LONGEST_CALL)
+    before = memory.bytes_at(memory.word(bp + word) - LONGEST_CALL, LONGEST_CALL)
     return ends_with_call(before)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from ptrace_uprobes.arch.x86 import I386, of_code_segment
 from ptrace_uprobes.linux.ptrace_calls import USER_OFFSETS
 from ptrace_uprobes.unwind import Stack
 from ptrace_uprobes.utrace.refusals import NothingThere, with_errno
@@ -22,6 +23,16 @@ LOG_BYTES: Final = 64 << 20
 
 _BASE_COST: Final = 300
 _FRAME_COST: Final = 200
+_OF_I386: Final = {
+    **dict(I386.registers),
+    "orig_eax": "orig_rax",
+    "cs": "cs",
+    "ss": "ss",
+    "ds": "ds",
+    "es": "es",
+    "fs": "fs",
+    "gs": "gs",
+}
 _REGISTERS = struct.Struct(f"<{len(USER_OFFSETS)}Q")
 
 
@@ -61,7 +72,8 @@ class Record:
     address: int
     """Where that is in the process."""
     regs: dict[str, int] | None
-    """UTRACE_GETREGS: by name, as before the instruction at the breakpoint."""
+    """UTRACE_GETREGS: by name, as before the instruction at the breakpoint. The names are
+    i386's (`eax`, `eip` ...) where 32-bit code ran into it."""
     data: bytes | None
     """UTRACE_GETDATA: fewer bytes than asked for where not all are mapped, none of a bad
     pointer."""
@@ -75,6 +87,8 @@ def _record(entry: Entry, lost: int) -> Record:
     registers = None
     if entry.registers is not None:
         registers = dict(zip(USER_OFFSETS, _REGISTERS.unpack(entry.registers), strict=True))
+        if of_code_segment(registers["cs"]) is I386:
+            registers = {name: registers[kernel] & I386.mask for name, kernel in _OF_I386.items()}
     return Record(
         pid=entry.pid,
         tid=entry.tid,

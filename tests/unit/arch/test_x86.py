@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from ptrace_uprobes.addresses import VirtAddr
-from ptrace_uprobes.arch.x86 import BY_ELF_MACHINE, X86_64
+from ptrace_uprobes.arch.x86 import BY_ELF_MACHINE, I386, X86_64
 from ptrace_uprobes.decoder import decode
 from ptrace_uprobes.linux.ptrace_calls import USER_OFFSETS
 from ptrace_uprobes.ssol.mechanism import Refusal
@@ -43,7 +43,10 @@ def test_the_trap_and_the_system_call_are_the_instructions_that_they_are_said_to
 
 
 def test_an_architecture_is_looked_up_by_what_the_targets_file_says() -> None:
-    assert BY_ELF_MACHINE == {(62, 64): X86_64}  # EM_X86_64, ELFCLASS64
+    assert BY_ELF_MACHINE == {
+        (62, 64): X86_64,  # EM_X86_64, ELFCLASS64
+        (3, 32): I386,  # EM_386, ELFCLASS32
+    }
     with open(sys.executable, "rb") as file:
         header = file.read(20)
     assert BY_ELF_MACHINE[int.from_bytes(header[18:20], "little"), header[4] * 32] is X86_64

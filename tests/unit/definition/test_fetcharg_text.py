@@ -73,6 +73,18 @@ def test_every_source_is_understood(text: str, source: Source) -> None:
     assert _parse(text) == (_the(text, source),)
 
 
+@pytest.mark.parametrize("text", ["%edi", "%edi:x32", "%esp", "+4(%esp):u64", "%eip:s8"])
+def test_an_i386_register_is_the_lower_half_of_the_other(text: str) -> None:
+    narrow = _parse(text)
+    wide = _parse(text.replace("%e", "%") + ("" if ":" in text else ":x32"))
+    assert narrow == wide
+
+
+def test_an_i386_register_has_no_more_than_32_bits() -> None:
+    with pytest.raises(BadSpec, match="32 bits"):
+        _parse("%edi:u64")
+
+
 @pytest.mark.parametrize("text", ["$comm", "$COMM", "$comm:string"])
 def test_the_name_of_the_thread_is_a_string(text: str) -> None:
     assert _parse(text) == (FetchArg("arg1", Comm(), STRING),)
@@ -134,7 +146,7 @@ def test_an_argument_without_a_name_is_called_as_it_was_asked_for(
     ("text", "position", "why"),
     [
         ("%foo", 1, "no register is called 'foo'"),
-        ("%edi", 1, "no register is called 'edi'"),
+        ("%ddi", 1, "no register is called 'ddi'"),
         ("%xmm16", 1, "%xmm0 to %xmm15"),
         ("%return", 0, "without a blank"),
         ("$foo", 1, "no variable is called 'foo'"),

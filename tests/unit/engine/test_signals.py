@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.arch.x86 import I386
 from ptrace_uprobes.engine.placed import PlacedSite
 from ptrace_uprobes.engine.signals import (
     ASYNCHRONOUS_SIGNALS,
@@ -25,11 +26,13 @@ from ptrace_uprobes.ssol.plan import Fixup, plan
 from tests.support.fake_tracee import PAGE, FakeMemory, a_record, a_thread
 
 RF, TF = 1 << 16, 1 << 8
-NOT_COMPARED = {"orig_rax", "rip", "cs", "ss", "ds", "es", "fs", "gs"}
-COMPARED = sorted(USER_OFFSETS.keys() - NOT_COMPARED - {"eflags"})
+NOT_COMPARED = {"orig_rax", "rip", "ss", "ds", "es", "fs", "gs"}
+COMPARED = sorted(USER_OFFSETS.keys() - NOT_COMPARED - {"eflags", "cs"})
+OF_I386 = sorted({kernel for _, kernel in I386.registers} - {"rip", "eflags"})
 
 values = st.integers(0, (1 << 64) - 1)
-everything = st.fixed_dictionaries(dict.fromkeys(USER_OFFSETS, values))
+everything = st.fixed_dictionaries(dict.fromkeys(USER_OFFSETS, values) | {"cs": st.just(0x33)})
+narrow = st.fixed_dictionaries(dict.fromkeys(USER_OFFSETS, values) | {"cs": st.just(0x23)})
 
 
 def _registers(contents: dict[str, int]) -> UserRegs:
@@ -45,6 +48,23 @@ def test_any_bit_of_a_general_register_tells_two_executions_apart(
 ) -> None:
     other = contents | {name: contents[name] ^ 1 << bit}
     assert fingerprint(_registers(contents)) != fingerprint(_registers(other))
+
+
+@given(narrow, st.sampled_from(OF_I386), st.integers(0, 63))
+def test_of_a_32_bit_program_the_lower_halves_of_its_own_registers_tell(
+    contents: dict[str, int], name: str, bit: int
+) -> None:
+    other = contents | {name: contents[name] ^ 1 << bit}
+    same = fingerprint(_registers(contents)) == fingerprint(_registers(other))
+    assert same == (bit >= 32)
+
+
+@given(narrow, st.sampled_from([*(f"r{n}" for n in range(8, 16)), "gs_base", "rip"]), values)
+def test_of_a_32_bit_program_nothing_else_tells(
+    contents: dict[str, int], name: str, value: int
+) -> None:
+    other = contents | {name: value}
+    assert fingerprint(_registers(contents)) == fingerprint(_registers(other))
 
 
 @given(everything, st.sampled_from(sorted(NOT_COMPARED)), values)

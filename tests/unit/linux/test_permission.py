@@ -197,8 +197,7 @@ def _header(bits: int, machine: int) -> bytes:
 @pytest.mark.parametrize(
     ("header", "words"),
     [
-        (_header(32, 3), ("32-bit program", "machine 3", "only x86-64")),
-        (_header(32, 62), ("32-bit program", "machine 62")),  # x32
+        (_header(32, 62), ("32-bit program", "machine 62", "only x86-64 and i386")),  # x32
         (_header(64, 183), ("64-bit program", "machine 183")),
         (_header(64, 62)[:-1], ("no readable ELF file",)),
         (b"#!/bin/sh and more than 20 bytes", ("no readable ELF file",)),
@@ -225,3 +224,11 @@ def test_a_file_that_may_not_be_read_is_a_matter_of_permission(
     monkeypatch.setattr(permission, "open", refuse, raising=False)
     with pytest.raises(NotPermitted, match="user 12"):
         architecture_of(PID)
+
+
+@pytest.mark.parametrize(("header", "name"), [((64, 62), "x86_64"), ((32, 3), "i386")])
+def test_the_architecture_is_the_programs_and_not_the_machines(
+    monkeypatch: pytest.MonkeyPatch, header: tuple[int, int], name: str
+) -> None:
+    monkeypatch.setattr(permission, "open", lambda *_: io.BytesIO(_header(*header)), raising=False)
+    assert architecture_of(4242).name == name

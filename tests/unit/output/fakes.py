@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from ptrace_uprobes.arch.x86 import X86_64
 from ptrace_uprobes.definition.definition import Definition, parse_definition
 from ptrace_uprobes.engine import Result, SitePlan
 from ptrace_uprobes.errors import MemoryFault, UprobesError
@@ -52,6 +53,9 @@ class _FakeRegisters:
 
     def __getattr__(self, name: str) -> int:
         return self.values.get(name, 0)
+
+    def as_dict(self) -> dict[str, int]:
+        return {name: getattr(self, kernel) for name, kernel in X86_64.registers}
 
 
 @dataclass(frozen=True)

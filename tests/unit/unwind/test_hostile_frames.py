@@ -16,7 +16,7 @@ from ptrace_uprobes.symbols.modules import Module
 from ptrace_uprobes.unwind import Frame, Stack, Unwinder, walker
 from ptrace_uprobes.unwind.cursor import Cursor, Malformed
 from ptrace_uprobes.unwind.expression import evaluate
-from ptrace_uprobes.unwind.history import BP, RA
+from ptrace_uprobes.unwind.history import CONVENTIONS
 from ptrace_uprobes.unwind.row import Kind, Row, row_of
 from tests.support.build import build_target
 from tests.unit.unwind.synthetic import CIE, Memory, entries, fde, section
@@ -210,9 +210,9 @@ def test_only_a_function_that_switches_stacks_may_go_down_and_not_round(
     name: str, why: str
 ) -> None:
     """Its CFA is RBP + 16, and RBP leads to itself."""
-    row = Row(6, 16, None, {RA: (Kind.OFFSET, -8, b""), BP: (Kind.OFFSET, -16, b"")}, RA, False)
+    row = Row(6, 16, None, {16: (Kind.OFFSET, -8, b""), 6: (Kind.OFFSET, -16, b"")}, 16, False)
     memory = Memory(_STACK, [_STACK, 0x5000])
-    step = walker._step_of(row, Frame(0x5000, f"{name}+0x73", "made"), 0)
+    step = walker._step_of(row, Frame(0x5000, f"{name}+0x73", "made"), 0, CONVENTIONS[62])
     unwinder = Unwinder(lambda _: None, memory.read)
     for known in unwinder._known:
         known[0x5000] = step
