@@ -14,17 +14,19 @@ import signal
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from ptrace_uprobes.arch.x86 import of_code_segment
 from ptrace_uprobes.errors import RemoteCallFailed
 from ptrace_uprobes.linux import ptrace_calls
+from ptrace_uprobes.linux.ledger import Ledger
 from ptrace_uprobes.linux.ptrace_calls import UserRegs
 from ptrace_uprobes.linux.signal_queue import send_again
-from ptrace_uprobes.linux.wait_status import StopKind, decode_status
+from ptrace_uprobes.linux.wait_status import StopKind, WaitStatus, decode_status
 from ptrace_uprobes.tracee import Thread
 
-__all__ = ["RemoteCalls", "remote_syscalls"]
+__all__ = ["Gadget", "RemoteCalls", "remote_syscalls"]
 
 _ALL_SIGNALS: Final = 0xFFFFFFFFFFFFFFFF
 _NOT_A_SYSCALL: Final = 0xFFFFFFFFFFFFFFFF  # orig_rax = -1
@@ -41,13 +43,27 @@ _SYNCHRONOUS: Final = sum(
 )
 _MAX_ERRNO: Final = 4095
 _SI_CODE: Final = 8
-_RETURN_TO_NOWHERE: Final = 0
+_SYSCALL_SIZE: Final = 2
 
 WaitFor = Callable[[int], int]
 """Blocks until the thread's next stop and gives its raw wait status."""
 
 PutBack = Callable[[int, int], None]
 """Takes a thread's status that is for the engine: how it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gadget:
+    """Where a borrowed thread executes its `syscall` instruction."""
+
+    address: int
+    ledger: Ledger | None = None
+    """Set if a jump to itself follows the instruction, and room for the guardian: should we be
+    killed, the thread waits there for its own state."""
+    returns_to: int = 0
+    """Where functions may return to: an int3, and behind it another such jump. 0: nowhere."""
+    before: bytes = b""
+    """What stood in the program in the place of all this."""
 
 
 class RemoteCalls:
@@ -59,7 +75,7 @@ class RemoteCalls:
         self,
         thread: Thread,
         saved: UserRegs,
-        gadget: int,
+        gadget: Gadget,
         wait_for: WaitFor,
         put_back: PutBack,
     ) -> None:
@@ -69,7 +85,7 @@ class RemoteCalls:
         self._wait_for = wait_for
         self._put_back = put_back
         self.deliver_first = 0
-        """A signal that the thread's first run begins with."""
+        """A signal that the thread's next run begins with."""
         self.held: list[tuple[int, bytearray]] = []
         """Signals that someone sent meanwhile and that we could not block: number and siginfo."""
 
@@ -77,11 +93,14 @@ class RemoteCalls:
         """The result of a system call; raises `RemoteCallFailed` with its errno."""
         architecture = self._thread.process.space.architecture
         registers = self._copy()
-        registers.rip = self._gadget
+        registers.rip = self._gadget.address
         registers.rax = number
         for name, value in zip(architecture.syscall_argument_registers, arguments, strict=False):
             setattr(registers, name, value & architecture.mask)
-        after = self._run(registers, ptrace_calls.SINGLESTEP, signal.SIGTRAP)
+        if self._gadget.ledger is not None:
+            after = self._run_to_jump(registers)
+        else:
+            after = self._run(registers, ptrace_calls.SINGLESTEP, signal.SIGTRAP)
         result: int = after.rax & architecture.mask
         code = architecture.mask + 1 - result
         if code <= _MAX_ERRNO:
@@ -100,13 +119,16 @@ class RemoteCalls:
         # program's.
         word = space.architecture.word_size
         stack = (registers.rsp - 4096 & ~0xF) - word
-        space.memory.write(stack, _RETURN_TO_NOWHERE.to_bytes(word, "little"))
+        back = self._gadget.returns_to
+        space.memory.write(stack, back.to_bytes(word, "little"))
         registers.rsp = stack
         registers.rip = address
         registers.rax = 0
         # Returning to address 0 faults, and that is how the end is seen.
-        after = self._run(registers, ptrace_calls.CONT, signal.SIGSEGV, past_trap)
-        if after.rip != _RETURN_TO_NOWHERE:
+        until = signal.SIGTRAP if back else signal.SIGSEGV
+        end = back + space.architecture.breakpoint_pc_offset if back else 0
+        after = self._run(registers, ptrace_calls.CONT, until, past_trap)
+        if after.rip != end:
             raise RemoteCallFailed(errno.EFAULT, f"function {address:#x} faulted in the tracee")
         return int(after.rax) & space.architecture.mask
 
@@ -128,10 +150,9 @@ class RemoteCalls:
     ) -> UserRegs:
         tid = self._thread.tid
         ptrace_calls.set_registers(tid, registers)
-        deliver, self.deliver_first = self.deliver_first, 0
         while True:
+            deliver, self.deliver_first = self.deliver_first, 0
             ptrace_calls.call(request, tid, 0, deliver)
-            deliver = 0
             raw = self._wait_for(tid)
             status = decode_status(raw)
             if status.kind is StopKind.SIGNAL and self._hold(status.code):
@@ -142,15 +163,16 @@ class RemoteCalls:
                     return after
                 continue
             if status.kind is StopKind.SIGNAL and status.code == until:
-                return ptrace_calls.get_registers(tid)
-            if status.kind is StopKind.SIGNAL and status.code == signal.SIGSTOP:
-                # Cannot be blocked, and cannot be kept: a SIGCONT that follows ends a stop that
-                # has begun, and is lost on one that we would begin later. So it stops here.
-                deliver = signal.SIGSTOP
-            elif status.kind is StopKind.GROUP_STOP:
-                # Run out of it; an interrupt brings it back when all is done, if it still holds.
-                self._thread.recheck_stop = True
-            elif status.kind is StopKind.SIGNAL:
+                after = ptrace_calls.get_registers(tid)
+                beyond = past_trap(after.rip) if past_trap is not None else None
+                if beyond is None:
+                    return after
+                after.rip = beyond
+                ptrace_calls.set_registers(tid, after)
+                continue
+            if self._is_of_job_control(status):
+                continue
+            if status.kind is StopKind.SIGNAL:
                 after = ptrace_calls.get_registers(tid)
                 beyond = past_trap(after.rip) if past_trap is not None else None
                 if status.code == signal.SIGTRAP and beyond is not None:
@@ -161,10 +183,61 @@ class RemoteCalls:
                     errno.EFAULT,
                     f"{signal.Signals(status.code).name} at {after.rip:#x} in the tracee",
                 )
-            elif status.kind in (StopKind.EXITED, StopKind.KILLED, StopKind.EVENT):
-                # It ends, or runs another program that a sister thread has exec'ed.
-                self._put_back(tid, raw)
-                raise ptrace_calls.TraceeGone(tid)
+            self._check_alive(status, raw)
+
+    def _run_to_jump(self, registers: UserRegs) -> UserRegs:
+        """One system call, up to the jump behind it, without a trap that could outlive us.
+
+        From the stop at its entry on an interrupt is due, which stops the thread at its end: on
+        the way to user mode, as the module's text asks for.
+        """
+        tid = self._thread.tid
+        end = self._gadget.address + _SYSCALL_SIZE
+        ptrace_calls.set_registers(tid, registers)
+        entered = False
+        while True:
+            if entered:
+                # Again each time: any other stop takes the interrupt with it.
+                ptrace_calls.call(ptrace_calls.INTERRUPT, tid)
+            deliver, self.deliver_first = self.deliver_first, 0
+            request = ptrace_calls.CONT if entered else ptrace_calls.SYSCALL
+            ptrace_calls.call(request, tid, 0, deliver)
+            raw = self._wait_for(tid)
+            status = decode_status(raw)
+            if status.kind is StopKind.SYSCALL:
+                entered = True
+                continue
+            if status.kind is StopKind.SIGNAL and self._hold(status.code):
+                continue
+            if self._is_of_job_control(status) and status.kind is StopKind.SIGNAL:
+                continue
+            if status.kind in (StopKind.EVENT_STOP, StopKind.GROUP_STOP):
+                after = ptrace_calls.get_registers(tid)
+                if after.rip == end:
+                    return after
+            elif status.kind is StopKind.SIGNAL:
+                at = ptrace_calls.peek_user(tid, "rip")
+                name = signal.Signals(status.code).name
+                raise RemoteCallFailed(errno.EFAULT, f"{name} at {at:#x} in the tracee")
+            self._check_alive(status, raw)
+
+    def _is_of_job_control(self, status: WaitStatus) -> bool:
+        if status.kind is StopKind.SIGNAL and status.code == signal.SIGSTOP:
+            # Cannot be blocked, and cannot be kept: a SIGCONT that follows ends a stop that has
+            # begun, and is lost on one that we would begin later. So it stops here.
+            self.deliver_first = signal.SIGSTOP
+            return True
+        if status.kind is StopKind.GROUP_STOP:
+            # Run out of it; an interrupt brings it back when all is done, if it still holds.
+            self._thread.recheck_stop = True
+            return True
+        return False
+
+    def _check_alive(self, status: WaitStatus, raw: int) -> None:
+        if status.kind in (StopKind.EXITED, StopKind.KILLED, StopKind.EVENT):
+            # It ends, or runs another program that a sister thread has exec'ed.
+            self._put_back(self._thread.tid, raw)
+            raise ptrace_calls.TraceeGone(self._thread.tid)
 
     def _hold(self, number: int) -> bool:
         """Keep a signal that the program was sent; False for one that our own code raised."""
@@ -180,9 +253,9 @@ class RemoteCalls:
 
 @contextmanager
 def remote_syscalls(
-    thread: Thread, gadget: int, wait_for: WaitFor, put_back: PutBack
+    thread: Thread, gadget: Gadget, wait_for: WaitFor, put_back: PutBack
 ) -> Iterator[RemoteCalls]:
-    """Borrow a stopped thread. `gadget` is the address of a system call instruction in it.
+    """Borrow a stopped thread.
 
     Signals wait meanwhile, but for those that a fault of ours would raise: blocked, they
     would kill the program (kernel/signal.c, force_sig_info_to_task).
@@ -190,6 +263,15 @@ def remote_syscalls(
     tid = thread.tid
     saved = ptrace_calls.get_registers(tid)
     mask = ptrace_calls.get_signal_mask(tid)
+    ledger = gadget.ledger
+    if ledger is not None:
+        owner = thread.process.space.serial
+        ledger.park(owner, tid, gadget.address, gadget.before, mask, bytes(saved))
+        # Its mask is not its own only while it stands at the gadget.
+        waiting = UserRegs.from_buffer_copy(saved)
+        waiting.orig_rax = _NOT_A_SYSCALL
+        waiting.rip = gadget.address + _SYSCALL_SIZE
+        ptrace_calls.set_registers(tid, waiting)
     ptrace_calls.set_signal_mask(tid, _ALL_SIGNALS & ~_SYNCHRONOUS)
     pending_signal = thread.resume_signal
     thread.resume_signal = 0
@@ -200,11 +282,12 @@ def remote_syscalls(
 
     def give_back(pending: int, facts: bytearray | None) -> None:
         try:
-            ptrace_calls.set_registers(tid, saved)
             ptrace_calls.set_signal_mask(tid, mask)
+            ptrace_calls.set_registers(tid, saved)
         except ptrace_calls.TraceeGone:
             return  # killed while we had it; its end is reported like any other
-        if facts is None and calls.held:
+        if facts is None and calls.held and ledger is None:
+            # From the stop in which a jump has left the thread no signal can be delivered.
             pending, facts = calls.held.pop(0)
         for number, held in calls.held:
             send_again(thread.process.pid, tid, number, held)
@@ -221,4 +304,8 @@ def remote_syscalls(
     except BaseException:
         give_back(pending_signal, info)
         raise
-    give_back(pending_signal, info)
+    else:
+        give_back(pending_signal, info)
+    finally:
+        if ledger is not None:
+            ledger.unpark()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import time
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.base import Architecture
@@ -16,16 +17,26 @@ from ptrace_uprobes.errors import MemoryFault
 from ptrace_uprobes.linux.memory import ProcessMemory
 from ptrace_uprobes.linux.process_info import CLOCK_GRAIN
 
-__all__ = ["TrapTable"]
+__all__ = ["TrapJournal", "TrapTable"]
 
 _JOIN = 512
 """Traps closer than this are written in one go: a write costs about what copying 2 KiB does."""
 
 
+class TrapJournal(Protocol):
+    """Is told of each trap before it stands, and after it is out."""
+
+    def note(self, traps: Iterable[tuple[int, int]]) -> None:
+        """(address, original byte) of each."""
+        ...
+
+    def strike(self, addresses: Iterable[int]) -> None: ...
+
+
 class TrapTable:
     """Which addresses hold a trap of ours, and the bytes that stood there."""
 
-    __slots__ = ("_armed", "_changed_at", "_memory", "_originals", "_sorted", "_trap")
+    __slots__ = ("_armed", "_changed_at", "_memory", "_originals", "_sorted", "_trap", "journal")
 
     def __init__(self, memory: ProcessMemory, architecture: Architecture) -> None:
         self._memory = memory
@@ -35,6 +46,12 @@ class TrapTable:
         """Of every trap there ever was: a fork may have copied one that is gone by now."""
         self._changed_at = 0.0
         self._sorted: list[int] | None = []
+        self.journal: TrapJournal | None = None
+
+    def keep_in(self, journal: TrapJournal) -> None:
+        """Have all traps told to a journal, those that stand already too."""
+        journal.note(self._armed.items())
+        self.journal = journal
 
     def __len__(self) -> int:
         return len(self._armed)
@@ -88,6 +105,8 @@ class TrapTable:
                     self._originals[address] = data[address - start]
                     self._armed[address] = data[address - start]
                     data[address - start : address - start + 1] = self._trap
+                if self.journal is not None:
+                    self.journal.note((address, self._armed[address]) for address in run)
                 self._memory.write(start, bytes(data))
             except MemoryFault:
                 for address in run:
@@ -127,6 +146,8 @@ class TrapTable:
                         self.disarm([one], joined=False)
             for address in run:
                 self._armed.pop(address, None)
+            if self.journal is not None:
+                self.journal.strike(run)
         self._note_change()
 
     def abandon(self) -> None:
@@ -136,11 +157,13 @@ class TrapTable:
         if first is not None and self._memory.by_file and self._memory.read_some(first, 1):
             self.disarm(self.addresses(), joined=False)
 
-    def forget(self, addresses: Iterable[VirtAddr]) -> None:
+    def forget(self, addresses: Sequence[VirtAddr]) -> None:
         """These were unmapped: they hold no trap any more."""
         for address in addresses:
             self._armed.pop(address, None)
             self._originals.pop(address, None)
+        if self.journal is not None:
+            self.journal.strike(addresses)
         self._sorted = None
 
     def read(self, address: int, size: int) -> bytes:
@@ -160,6 +183,8 @@ class TrapTable:
         self._memory.write(address, bytes(shown))
         for trap in traps:
             self._armed[trap] = self._originals[trap] = data[trap - address]
+        if self.journal is not None:
+            self.journal.note((trap, self._armed[trap]) for trap in traps)
         for former in [a for a in self._originals if address <= a < address + len(data)]:
             if former not in self._armed:
                 del self._originals[former]

@@ -7,6 +7,7 @@ vfork children until they exec.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -33,7 +34,7 @@ _serial = itertools.count(1)
 class AddressSpace:
     """Memory that threads share; `placed` maps a trap's reported RIP to its site's record."""
 
-    __slots__ = ("architecture", "extra", "memory", "placed", "processes", "serial")
+    __slots__ = ("architecture", "extra", "memory", "on_gone", "placed", "processes", "serial")
 
     def __init__(self, leader: int, architecture: Architecture) -> None:
         self.serial = next(_serial)
@@ -45,6 +46,12 @@ class AddressSpace:
         """Filled by the engine; keyed by the address just past the trap, as RIP stands there."""
         self.extra: Any = None
         """The engine's own record of this address space."""
+        self.on_gone: Callable[[], None] = lambda: None
+
+    def close(self) -> None:
+        """No process has it any more."""
+        self.memory.close()
+        self.on_gone()
 
     def any_thread(self) -> Thread | None:
         """A live thread, of the process whose memory it is if there is one.
@@ -84,7 +91,7 @@ class Process:
         """The process has exec'ed: it leaves the memory it had, shared or not."""
         self.space.processes.pop(self, None)
         if not self.space.processes:
-            self.space.memory.close()
+            self.space.close()
         self.space = space
         space.processes[self] = None
         for thread in self.threads.values():
@@ -120,6 +127,7 @@ class Thread:
         "tid",
         "trap_action",
         "trap_due",
+        "trapped",
         "word",
     )
 
@@ -141,6 +149,8 @@ class Thread:
         """The hit whose displaced instruction is being single-stepped."""
         self.at_hit: Any = None
         """The site that it has hit and whose displaced instruction it has yet to execute."""
+        self.trapped: Any = None
+        """The site whose trap it has run into, as long as that is known and not acted on."""
         self.busy = False
         """A blocking handler has this thread."""
         self.syscall_mode = False

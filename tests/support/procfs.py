@@ -19,6 +19,8 @@ __all__ = [
     "wait_until",
 ]
 
+_BLOCK = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class TextMapping:
@@ -107,11 +109,13 @@ def altered_text(pid: int) -> list[tuple[str, int, int, int]]:
                 expected = file.read(mapping.end - mapping.start)
             memory.seek(mapping.start)
             actual = memory.read(len(expected))
-            if actual == expected:
-                continue
-            found.extend(
-                (mapping.path, mapping.offset + index, wanted, seen)
-                for index, (wanted, seen) in enumerate(zip(expected, actual, strict=False))
-                if wanted != seen
-            )
+            for block in range(0, len(expected), _BLOCK):
+                there, here = expected[block : block + _BLOCK], actual[block : block + _BLOCK]
+                if there == here:
+                    continue
+                found.extend(
+                    (mapping.path, mapping.offset + block + index, wanted, seen)
+                    for index, (wanted, seen) in enumerate(zip(there, here, strict=False))
+                    if wanted != seen
+                )
     return found

@@ -2,7 +2,7 @@
  *
  * It works on the same Python objects, so that either can be used at any time; what it saves is
  * the interpreter's share of a hit and ctypes' share of each ptrace call. The interpreter lock is
- * given up while it waits, as in os.waitpid.
+ * given up while it waits, as in os.waitid.
  *
  * HOT PATH. */
 #define PY_SSIZE_T_CLEAN
@@ -17,15 +17,15 @@
 #include <sys/wait.h>
 
 enum {
-    INTERFACE = 2, /* counting.py uses this module only if it has the number that it knows */
+    INTERFACE = 3, /* counting.py uses this module only if it has the number that it knows */
     FAIR_BURST = 16,
-    WAIT_FLAGS = __WALL | __WNOTHREAD,
+    LOOK = __WALL | __WNOTHREAD | WEXITED | WNOWAIT, /* see state.py */
     TRAP_STOP = SIGTRAP << 8 | 0x7f,
     RIP = offsetof(struct user, regs.rip),
 };
 
-static PyObject *name_certain, *name_drain, *name_events, *name_frozen, *name_hits, *name_max_hits,
-    *name_placed, *name_popleft, *name_reentries, *name_resume_at, *name_sole, *name_stepping,
+static PyObject *name_burst, *name_certain, *name_frozen, *name_hits, *name_max_hits,
+    *name_placed, *name_reentries, *name_resume_at, *name_sole, *name_stepping,
     *name_syscall_mode, *name_threads, *one;
 
 /* 1, 0, or -1 with an exception. */
@@ -39,29 +39,35 @@ static int is_true(PyObject *object, PyObject *name)
     return answer;
 }
 
-/* Stops taken one by one since the last time that all were taken that were ready. Engines of one
- * process share it, which makes them a little fairer still. */
+/* Stops served since others than the first that is ready got a turn. Engines of one process share it,
+ * which makes them a little fairer still. */
 static int burst;
 
-/* The next status, queued or from the kernel; -1 with an exception. */
-static int next_status(PyObject *events, PyObject *state, pid_t *tid, int *status)
+/* What waitpid(2) would say; see `state.status_of`. */
+static int status_of(const siginfo_t *seen)
 {
-    Py_ssize_t queued = PyObject_Size(events);
-    if (queued < 0)
-        return -1;
-    if (queued > 0) {
-        PyObject *event = PyObject_CallMethodNoArgs(events, name_popleft);
-        if (event == NULL)
-            return -1;
-        int ok = PyArg_ParseTuple(event, "ii", tid, status);
-        Py_DECREF(event);
-        return ok ? 0 : -1;
+    switch (seen->si_code) {
+    case CLD_EXITED:
+        return (seen->si_status & 0xff) << 8;
+    case CLD_KILLED:
+        return seen->si_status;
+    case CLD_DUMPED:
+        return seen->si_status | 0x80;
+    default:
+        return seen->si_status << 8 | 0x7f;
     }
+}
+
+/* The next status, not taken; -1 with an exception. */
+static int look(pid_t *tid, int *status)
+{
+    siginfo_t seen;
     for (;;) {
+        int failed;
         Py_BEGIN_ALLOW_THREADS
-        *tid = waitpid(-1, status, WAIT_FLAGS);
+        failed = waitid(P_ALL, 0, &seen, LOOK);
         Py_END_ALLOW_THREADS
-        if (*tid != -1)
+        if (!failed)
             break;
         if (errno != EINTR) {
             PyErr_SetFromErrno(PyExc_OSError);
@@ -70,13 +76,8 @@ static int next_status(PyObject *events, PyObject *state, pid_t *tid, int *statu
         if (PyErr_CheckSignals() < 0)
             return -1;
     }
-    if (++burst >= FAIR_BURST) {
-        burst = 0;
-        PyObject *none = PyObject_CallMethodNoArgs(state, name_drain);
-        if (none == NULL)
-            return -1;
-        Py_DECREF(none);
-    }
+    *tid = seen.si_pid;
+    *status = status_of(&seen);
     return 0;
 }
 
@@ -172,16 +173,30 @@ static PyObject *go_on(PyObject *module, PyObject *const *arguments, Py_ssize_t 
     Py_RETURN_TRUE;
 }
 
+/* After a burst the caller is told, and sees to the others. */
+static int end_burst(PyObject *state)
+{
+    PyObject *number = PyLong_FromLong(burst);
+    burst = 0;
+    if (number == NULL)
+        return -1;
+    int failed = PyObject_SetAttr(state, name_burst, number);
+    Py_DECREF(number);
+    return failed;
+}
+
 static PyObject *serve(PyObject *module, PyObject *state)
 {
     (void)module;
     PyObject *answer = NULL;
     PyObject *threads = PyObject_GetAttr(state, name_threads);
-    PyObject *events = PyObject_GetAttr(state, name_events);
-    while (threads != NULL && events != NULL) {
+    while (threads != NULL) {
         pid_t tid;
         int status;
-        if (next_status(events, state, &tid, &status) < 0)
+        if (look(&tid, &status) < 0)
+            break;
+        int over = ++burst >= FAIR_BURST;
+        if (over && end_burst(state) < 0)
             break;
         PyObject *thread = NULL;
         PyObject *placed = NULL;
@@ -201,20 +216,19 @@ static PyObject *serve(PyObject *module, PyObject *state)
             break;
         if (placed != NULL) {
             int counted = count(placed, tid);
-            if (counted == 1) {
-                Py_DECREF(placed);
-                continue;
-            }
             if (counted == 0)
                 answer = Py_BuildValue("iiOO", tid, status, thread, placed);
+            else if (counted == 1 && over)
+                answer = Py_BuildValue("iiOO", 0, 0, Py_None, Py_None);
             Py_DECREF(placed);
+            if (counted == 1 && !over)
+                continue;
             break;
         }
         answer = Py_BuildValue("iiOO", tid, status, Py_None, Py_None);
         break;
     }
     Py_XDECREF(threads);
-    Py_XDECREF(events);
     return answer;
 }
 
@@ -238,13 +252,18 @@ PyMODINIT_FUNC PyInit__counting(void)
         PyObject **at;
         const char *text;
     } names[] = {
-        {&name_certain, "certain"},     {&name_drain, "drain"},
-        {&name_events, "events"},       {&name_frozen, "frozen"},
-        {&name_hits, "hits"},           {&name_max_hits, "max_hits"},
-        {&name_placed, "placed"},       {&name_popleft, "popleft"},
-        {&name_reentries, "reentries"}, {&name_resume_at, "resume_at"},
-        {&name_sole, "sole"},           {&name_stepping, "stepping"},
-        {&name_syscall_mode, "syscall_mode"}, {&name_threads, "threads"},
+        {&name_burst, "burst"},
+        {&name_certain, "certain"},
+        {&name_frozen, "frozen"},
+        {&name_hits, "hits"},
+        {&name_max_hits, "max_hits"},
+        {&name_placed, "placed"},
+        {&name_reentries, "reentries"},
+        {&name_resume_at, "resume_at"},
+        {&name_sole, "sole"},
+        {&name_stepping, "stepping"},
+        {&name_syscall_mode, "syscall_mode"},
+        {&name_threads, "threads"},
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         *names[i].at = PyUnicode_InternFromString(names[i].text);

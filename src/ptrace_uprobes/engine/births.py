@@ -115,6 +115,8 @@ class Births:
             process = state.new_process(tgid, space, followed=state.options.follow_forks)
             state.new_thread(child, process).new = True
             self._returns.inherit(state.threads[child], parent)
+            if not shared and space.extra is not None and len(space.extra.traps):
+                state.guard.cover(space.extra)
         # Runs until its first stop is seen, which may have been already.
         first = state.early.pop(child, None)
         if first is not None:
@@ -199,10 +201,14 @@ class Births:
             r_debug=old.r_debug,
             semaphores=dict(old.semaphores),
             no_mmap=old.no_mmap,
+            net=old.net,
+            no_net=old.no_net,
         )
         copy.placed = dict(space.placed)
         copy.extra = new
         new.slots.keep_mapped()
+        if new.net is not None and new.slots.region_of(new.net.start) is None:
+            new.net = None  # the fork came before it
         return copy
 
     # -- exec
@@ -221,6 +227,7 @@ class Births:
         thread.reentries.clear()
         thread.stepping = None
         thread.syscall_mode = thread.busy = thread.in_vfork = False
+        thread.trapped = None
         state.processes[process.pid] = process
         try:
             architecture = architecture_of(process.pid)

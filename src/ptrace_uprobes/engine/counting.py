@@ -11,81 +11,68 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from ptrace_uprobes.engine.placed import PlacedSite
-from ptrace_uprobes.engine.state import WAIT_FLAGS, EngineState
+from ptrace_uprobes.engine.state import LOOK, EngineState, status_of
 from ptrace_uprobes.linux import ptrace_calls
-from ptrace_uprobes.linux.ptrace_calls import fast_ptrace
-from ptrace_uprobes.linux.wait_status import TRAP_STOP
+from ptrace_uprobes.linux.ptrace_calls import fast_ptrace, is_int3
 from ptrace_uprobes.tracee import Thread
 
 __all__ = [
+    "FAIR_BURST",
     "PURE_PYTHON_VARIABLE",
     "Stop",
     "go_on",
     "go_on_in_python",
-    "is_int3",
     "serve",
     "serve_in_python",
 ]
 
 PURE_PYTHON_VARIABLE: Final = "PTRACE_UPROBES_PURE_PYTHON"
 """Set to anything but nothing, this environment variable has the loop in C not used."""
-_INTERFACE: Final = 2
-_FAIR_BURST: Final = 16
-"""Stops served before all that are ready are taken together, the doorbell's among them."""
+_INTERFACE: Final = 3
+FAIR_BURST: Final = 16
+"""Stops served before others than the first that is ready get a turn, the doorbell among them."""
 
 Stop: TypeAlias = tuple[int, int, Thread | None, PlacedSite | None]
 """A tid and its wait status; its thread and site if it is a hit."""
 
 
 def serve_in_python(state: EngineState) -> Stop:
-    """Count hits until a stop needs more than that, and return the stop.
+    """Count hits until a stop needs more than that, and return the stop, not taken (`state.LOOK`);
+    or until a burst is over, and return no stop, with a tid of 0.
 
     Raises ChildProcessError when there is nothing to wait for.
     """
-    events = state.events
     threads = state.threads
-    waitpid = os.waitpid
+    waitid: Callable[..., Any] = os.waitid  # never None without WNOHANG
+    everyone, flags = os.P_ALL, LOOK
+    sigtrap, trapped = 5, os.CLD_TRAPPED
     ptrace = fast_ptrace
-    flags = WAIT_FLAGS
-    trap_stop = TRAP_STOP
     peekuser, pokeuser, cont = ptrace_calls.PEEKUSER, ptrace_calls.POKEUSER, ptrace_calls.CONT
     rip_offset = ptrace_calls.USER_OFFSETS["rip"]
     while True:
-        if events:
-            tid, status = events.popleft()
-        else:
-            tid, status = waitpid(-1, flags)
-            state.burst += 1
-            if state.burst >= _FAIR_BURST:
-                state.burst = 0
-                state.drain()
-        if status != trap_stop or state.frozen or state.max_hits:
-            return tid, status, None, None
+        seen = waitid(everyone, 0, flags)
+        tid = seen[0]
+        state.burst += 1
+        if seen[3] != sigtrap or seen[4] != trapped or state.frozen or state.max_hits:
+            return tid, status_of(seen), None, None
         thread = threads.get(tid)
         if thread is None or thread.reentries or thread.stepping is not None or thread.syscall_mode:
-            return tid, status, None, None
+            return tid, status_of(seen), None, None
         placed: PlacedSite | None = thread.placed.get(ptrace(peekuser, tid, rip_offset, 0))
         if placed is None or not (placed.certain or is_int3(tid)):
-            return tid, status, None, None
+            return tid, status_of(seen), None, None
         count = placed.sole
         if count is None:
-            return tid, status, thread, placed
+            return tid, status_of(seen), thread, placed
         count.hits += 1
-        # Failures: the thread was killed, and waitpid tells how it ended.
+        # Failures: the thread was killed, and waitid tells how it ended.
         ptrace(pokeuser, tid, rip_offset, placed.resume_c)
         ptrace(cont, tid, 0, 0)
-
-
-def is_int3(tid: int) -> bool:
-    """Whether the SIGTRAP that the thread stopped for is an int3's; not if it is gone.
-
-    Needed where RIP alone does not tell: behind an instruction of one byte, where any other
-    SIGTRAP may find the thread as well.
-    """
-    return ptrace_calls.signal_code(tid) == ptrace_calls.SI_KERNEL
+        if state.burst >= FAIR_BURST:
+            return 0, 0, None, None
 
 
 def go_on_in_python(tid: int, address: int) -> bool:

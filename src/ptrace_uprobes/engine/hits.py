@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ptrace_uprobes.arch.x86 import is_wide_code
-from ptrace_uprobes.engine.counting import go_on, is_int3
+from ptrace_uprobes.engine.counting import go_on
 from ptrace_uprobes.engine.hit_context import HitContext
 from ptrace_uprobes.engine.nonlocal_exits import NonlocalExits
 from ptrace_uprobes.engine.other_mode import CAUSE as OTHER_MODE
@@ -31,7 +31,7 @@ from ptrace_uprobes.engine.trap_handlers import TrapHandlers
 from ptrace_uprobes.engine.workers import Workers
 from ptrace_uprobes.errors import EngineBug, MemoryFault
 from ptrace_uprobes.linux import ptrace_calls
-from ptrace_uprobes.linux.ptrace_calls import TraceeGone, UserRegs, fast_ptrace
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone, UserRegs, fast_ptrace, is_int3
 from ptrace_uprobes.probe import Hit, Registers, SiteCount
 from ptrace_uprobes.ssol.plan import Mechanism
 from ptrace_uprobes.ssol.scratch import NARROW_TOP
@@ -123,6 +123,16 @@ class HitRunner:
             return
         self.trap_handlers.entering(thread)
         deliver(self._state, thread, signal.SIGTRAP)
+
+    def on_caught(self, thread: Thread, placed: PlacedSite) -> None:
+        """A thread has run into the trap of `placed`, and stands where it can go on."""
+        key = placed.address + thread.process.space.architecture.breakpoint_pc_offset
+        if thread.placed.get(key) is placed:
+            self.hit(thread, placed)
+            return
+        # Taken out meanwhile: the instruction is whole again.
+        self._set_rip(thread.tid, placed.address)
+        self._state.resume(thread)
 
     def hit(self, thread: Thread, placed: PlacedSite) -> None:
         """A thread has reached a site."""

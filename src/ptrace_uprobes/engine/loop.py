@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from ptrace_uprobes.engine.births import Births
-from ptrace_uprobes.engine.counting import serve
+from ptrace_uprobes.engine.counting import FAIR_BURST, serve
 from ptrace_uprobes.engine.hits import HitRunner
 from ptrace_uprobes.engine.libraries import Libraries
 from ptrace_uprobes.engine.orphans import Orphans
@@ -27,20 +28,19 @@ from ptrace_uprobes.engine.signals import (
     leave_slot,
     restart_interrupted_wait,
 )
-from ptrace_uprobes.engine.state import EngineState
+from ptrace_uprobes.engine.state import CAUGHT_TRAP, LOOK, EngineState, status_of
 from ptrace_uprobes.engine.trap_handlers import TrapHandlers
 from ptrace_uprobes.errors import NoThreadToUse
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 from ptrace_uprobes.linux.signal_queue import send_again
-from ptrace_uprobes.linux.wait_status import (
-    StopKind,
-    decode_status,
-)
+from ptrace_uprobes.linux.wait_status import TRAP_STOP, StopKind, decode_status
 from ptrace_uprobes.tracee import AddressSpace, RunState, Thread
 
 __all__ = ["Tracer"]
 
+_FAIR_TURNS: Final = 4
+_STOPPED: Final = 0x7F
 _SYSCALL_ENTRY: Final = -1
 """`Thread.stop_event` at a syscall-entry-stop."""
 
@@ -73,24 +73,66 @@ class Tracer:
             OtherMode(state, self.planter),
         )
         self._on_ring = on_ring
+        self._turns: deque[int] = deque()
+        """Threads that have not been looked at in this round."""
         self.done = False
 
     def run(self) -> None:
         """Serve events until `done` is set or nothing is traced any more."""
         # HOT PATH: `serve` is.
         state = self.state
+        events = state.events
         hit = self.hits.hit
         while not self.done:
-            tid, status, thread, placed = serve(state)
-            if thread is None or placed is None:
-                self.dispatch(tid, status)
-                if state.max_hits and state.total_hits >= state.max_hits:
-                    self._on_ring()  # at once, not when the doorbell gets a CPU
+            if events:
+                self.dispatch(*events.popleft())
                 continue
+            tid, status, thread, placed = serve(state)
+            if thread is not None and placed is not None:
+                # Not taken: should we be killed in a handler, the thread gets its SIGTRAP.
+                state.untaken = tid
+                try:
+                    hit(thread, placed)
+                except TraceeGone:
+                    thread.state = RunState.RUNNING
+                if state.untaken:
+                    state.settle()
+            elif tid:
+                self._serve(tid, status)
+            if state.burst >= FAIR_BURST:
+                state.burst = 0
+                self._look_at_others()
+            if state.max_hits and state.total_hits >= state.max_hits:
+                self._on_ring()  # at once, not when the doorbell gets a CPU
+
+    def _serve(self, tid: int, status: int) -> None:
+        """Act on a status that was looked at. A signal's is taken only if the thread is kept."""
+        state = self.state
+        thread = state.threads.get(tid)
+        if thread is None or state.frozen or status >> 16 or status & 0xFF != _STOPPED:
+            self.dispatch(*state.take(tid, status))
+            return
+        state.untaken = tid
+        self.dispatch(tid, status)
+        if state.untaken:
+            state.settle()
+
+    def _look_at_others(self) -> None:
+        """Serve threads whose turn it is. waitid(2) shows the first one that is ready in its
+        list, again and again."""
+        state = self.state
+        if not self._turns:
+            self._turns.extend(state.threads)
+        turns = [self._turns.popleft() for _ in range(min(_FAIR_TURNS, len(self._turns)))]
+        for tid in (state.doorbell, *turns) if state.doorbell else turns:
             try:
-                hit(thread, placed)
-            except TraceeGone:
-                pass
+                seen = os.waitid(os.P_PID, tid, LOOK | os.WNOHANG)
+            except ChildProcessError:
+                continue
+            if seen is not None:
+                self._serve(tid, status_of(seen))
+            if state.events or self.done:
+                return
 
     def dispatch(self, tid: int, status: int) -> None:
         """Act on one wait status."""
@@ -121,7 +163,8 @@ class Tracer:
             self.state.note_exit(tid, status)
 
     def _dispatch_known(self, thread: Thread, status: int) -> None:
-        decoded = decode_status(status)
+        caught, thread.trapped = thread.trapped, None
+        decoded = decode_status(TRAP_STOP if status == CAUGHT_TRAP else status)
         kind = decoded.kind
         if kind in (StopKind.EXITED, StopKind.KILLED):
             self.births.on_end(thread, status)
@@ -134,7 +177,10 @@ class Tracer:
             # "Any trap clears pending STOP trap" (kernel/signal.c, ptrace_stop): the interrupt
             # may have gone with this stop, and who asked for it still waits.
             thread.interrupt()
-        if kind is StopKind.SIGNAL:
+        if status == CAUGHT_TRAP:
+            thread.trap_due = False
+            self.hits.on_caught(thread, caught)
+        elif kind is StopKind.SIGNAL:
             self._on_signal(thread, decoded.code)
         elif kind is StopKind.EVENT_STOP:
             self._on_event_stop(thread)
@@ -193,6 +239,15 @@ class Tracer:
         leave_slot(thread)
         return False
 
+    @staticmethod
+    def _let_trap_come(thread: Thread) -> bool:
+        """True if the thread has run into a trap that is not reported yet, and goes on to that:
+        what is run in it would take the signal for its own end."""
+        if not ptrace_calls.has_queued_trap(thread.tid):
+            return False
+        thread.resume()
+        return True
+
     def _on_group_stop(self, thread: Thread) -> None:
         thread.interrupted = False
         thread.new = False
@@ -219,6 +274,7 @@ class Tracer:
     def borrow(self, space: AddressSpace) -> Iterator[Thread]:
         """A thread of the address space, stopped where remote calls can be made in it."""
         state = self.state
+        state.settle()  # what runs in a thread must not be taken for the stop that it stood in
         thread, was_held = self._stop_one(space)
         held_back = thread.resume_signal
         try:
@@ -276,7 +332,7 @@ class Tracer:
             elif decoded.kind is StopKind.EVENT_STOP and not thread.new and not thread.after_exec:
                 thread.interrupted = False
                 thread.state = RunState.STOPPED
-                if self._let_step_end(thread):
+                if self._let_step_end(thread) or self._let_trap_come(thread):
                     self.dispatch(thread.tid, state.wait_for(thread.tid))
                     continue
                 restart_interrupted_wait(thread)

@@ -9,6 +9,7 @@ from typing import Any
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.base import Architecture
 from ptrace_uprobes.arch.x86 import X86_64
+from ptrace_uprobes.engine.safety_net import SafetyNet
 from ptrace_uprobes.fetching.fetcher import Fetcher
 from ptrace_uprobes.linux.maps import Mapping
 from ptrace_uprobes.linux.ptrace_calls import UserRegs
@@ -200,6 +201,10 @@ class SpaceRecord:
     unwinder: Unwinder | None = None
     no_mmap: str | None = None
     """Why no memory can be mapped into it, once that is known."""
+    net: SafetyNet | None = None
+    """What keeps the program alive should we be killed."""
+    no_net: str | None = None
+    """Why it has none, once that is known."""
 
     def sites(self) -> dict[int, PlacedSite]:
         placed: dict[int, PlacedSite] = self.space.placed
@@ -250,6 +255,16 @@ class SpaceRecord:
             return f"{module.path.rpartition('/')[2]}+{address - module.bias:#x}"
         symbol, offset = found
         return f"{symbol.name}+{offset:#x}" if offset else symbol.name
+
+    def table_pair(self, placed: PlacedSite) -> tuple[int, int]:
+        """Where a thread that has run into the trap stands, and where it can go on without us.
+
+        Without a slot that can be run through it is sent to the site again and again, until the
+        guardian has put the instruction back.
+        """
+        slot = placed.slot if placed.plan.scratch is None else None
+        reported = placed.address + self.space.architecture.breakpoint_pc_offset
+        return reported, placed.address if slot is None else slot
 
     def write(self, address: int, data: bytes) -> None:
         """Write program memory for a user, traps kept; refuses displaced instructions."""

@@ -65,7 +65,7 @@ class Planter:
         self._state = state
         self._regions = regions
         self.boundaries = Boundaries()
-        self.slots = SlotWriter(regions)
+        self.slots = SlotWriter(regions, state.warn_once)
         self.problems: dict[Probe, UprobesError] = {}
         """Why a probe that was looked for could not be planted."""
         self.mechanisms: dict[str, int] = {}
@@ -370,6 +370,8 @@ class Planter:
             key = self.key(record, placed.address)
             record.retired.pop(key, None)
             record.sites()[key] = placed
+        if new:
+            self._state.guard.cover(record)
         fixed, writable = self._by_writability(record, new)
         failed = record.traps.arm(fixed, joined=True) + record.traps.arm(writable, joined=False)
         for address in failed:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Final
 
-from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.engine.placed import SpaceRecord
+from ptrace_uprobes.engine.safety_net import NO_NET, OWN_HANDLER, last_resort_for, spread
 from ptrace_uprobes.engine.state import EngineState
-from ptrace_uprobes.errors import MemoryFault, RemoteCallFailed
+from ptrace_uprobes.errors import MemoryFault, NoSuchProcess, NoThreadToUse, RemoteCallFailed
 from ptrace_uprobes.linux.maps import Mapping
 from ptrace_uprobes.linux.process_info import read_status
-from ptrace_uprobes.remote_syscall import RemoteCalls, remote_syscalls
-from ptrace_uprobes.ssol.scratch import PAGE, candidate_places, padding_gaps, reach_is_all
+from ptrace_uprobes.remote_syscall import Gadget, RemoteCalls, remote_syscalls
+from ptrace_uprobes.ssol.scratch import (
+    GADGET_RETURN,
+    GADGET_SIZE,
+    PAGE,
+    Region,
+    candidate_places,
+    gadget_of,
+    padding_gaps,
+    reach_is_all,
+)
 from ptrace_uprobes.tracee import AddressSpace, Thread
 
 __all__ = ["Borrow", "Regions"]
@@ -23,6 +34,7 @@ Borrow = Callable[[AddressSpace], AbstractContextManager[Thread]]
 """Lends a thread of an address space, stopped where remote calls may be made."""
 
 _PROT_READ_EXEC: Final = 1 | 4
+_PROT_READ_WRITE: Final = 1 | 2
 _MAP_PRIVATE_ANONYMOUS: Final = 0x02 | 0x20
 _MAP_FIXED_NOREPLACE: Final = 0x100000
 _SMALLEST: Final = 16 * PAGE
@@ -41,6 +53,8 @@ class Regions:
         """A region of at least `size` bytes within reach of `[low, high)`; False if none."""
         if record.no_mmap is None:
             record.no_mmap = self._why_not(record)
+            if record.no_mmap is not None:
+                self._state.warn_once(NO_NET.format(why=record.no_mmap))
         if record.no_mmap is None and self._map(record, low, high, max(size + PAGE, _SMALLEST)):
             return True
         return self._take_padding(record, low)
@@ -48,21 +62,65 @@ class Regions:
     def call(self, record: SpaceRecord, work: Callable[[RemoteCalls], int]) -> int:
         """Run `work` with a borrowed thread's remote calls."""
         with self._borrow(record.space) as thread:
-            gadget = self._gadget(record)
-            with self._remote(thread, gadget) as remote:
+            with self._gadget(record, thread) as gadget, self._remote(thread, gadget) as remote:
                 return work(remote)
 
-    def _remote(self, thread: Thread, gadget: int) -> AbstractContextManager[RemoteCalls]:
+    def _remote(self, thread: Thread, gadget: Gadget) -> AbstractContextManager[RemoteCalls]:
         state = self._state
-        return remote_syscalls(thread, gadget, state.wait_for, state.put_back)
+        state.settle()
+        wait = partial(state.wait_for, bare=True)
+        return remote_syscalls(thread, gadget, wait, state.put_back)
+
+    @contextmanager
+    def _gadget(
+        self, record: SpaceRecord, thread: Thread, *, leaving: bool = False
+    ) -> Iterator[Gadget]:
+        """Where `thread` can execute system calls; not in memory of ours if that is to go."""
+        guardian = self._state.guard.guardian
+        ledger = None if guardian is None else guardian.ledger
+        own = record.slots.gadget
+        architecture = record.space.architecture
+        if thread.resume_signal or architecture.word_size == 4:
+            ledger = None  # a signal can be delivered from another kind of stop only
+        if own is not None and not leaving:
+            returns_to = own + GADGET_RETURN if record.net is not None else 0
+            yield Gadget(own, ledger, returns_to)
+            return
+        place = self._roomy_padding(record) if ledger is not None else None
+        if place is not None:
+            self._state.guard.cover(record)
+            memory = record.space.memory
+            before = memory.read(place, GADGET_SIZE)
+            memory.write(place, gadget_of(architecture))
+            try:
+                yield Gadget(place, ledger, 0, before)
+            finally:
+                with suppress(MemoryFault):  # it has gone, or exec'ed
+                    memory.write(place, before)
+            return
+        excluded = [(r.start, r.end) for r in record.slots.regions if leaving and r.mapped]
+        found = self._find_gadget(record, excluded)
+        if found is None:
+            raise RemoteCallFailed(errno.ENOSYS, "the program holds no system call instruction")
+        yield Gadget(found)
+
+    def _roomy_padding(self, record: SpaceRecord) -> int | None:
+        """Bytes of the program's that nobody executes, enough for a gadget."""
+        taken = {region.start for region in record.slots.regions if not region.mapped}
+        for start, size in padding_gaps(record.mappings, _used(record)):
+            if size >= GADGET_SIZE and start not in taken:
+                return start
+        return None
 
     def release(self, record: SpaceRecord, thread: Thread) -> None:
         """Give everything back, with every thread out of it; `thread` does the unmapping."""
         slots = record.slots
         slots.restore_padding()
-        mapped = [region for region in slots.regions if region.mapped]
-        slots.regions.clear()
-        if not mapped:
+        ours = [
+            (region.start, region.end - region.start) for region in slots.regions if region.mapped
+        ]
+        if not ours:
+            slots.regions.clear()
             return
         if read_status(thread.tid).seccomp:
             # Its own filter, installed since, may kill it for a munmap that it does not expect.
@@ -70,17 +128,22 @@ class Regions:
                 "some scratch memory stays in the program: a seccomp filter is in force"
             )
             return
-        gadget = self._find_gadget(record, [(r.start, r.end) for r in mapped])
-        if gadget is None:
-            self._state.warn_once("some scratch memory stays in the program: nothing can unmap it")
-            return
+        net, record.net = record.net, None
         munmap = record.space.architecture.system_calls.munmap
-        with self._remote(thread, gadget) as remote:
-            for region in mapped:
-                try:
-                    remote.syscall(munmap, region.start, region.end - region.start)
-                except RemoteCallFailed as error:
-                    self._state.warn_once(f"scratch memory stays in the program: {error}")
+        if net is not None:
+            ours.append((net.scratch, PAGE))
+        try:
+            with (
+                self._gadget(record, thread, leaving=True) as gadget,
+                self._remote(thread, gadget) as remote,
+            ):
+                slots.regions.clear()
+                if net is not None:
+                    net.take_down(remote, record.space.memory)
+                for start, size in ours:
+                    remote.syscall(munmap, start, size)
+        except RemoteCallFailed as error:
+            self._state.warn_once(f"scratch memory stays in the program: {error}")
 
     def _why_not(self, record: SpaceRecord) -> str | None:
         thread = record.space.any_thread()
@@ -94,50 +157,95 @@ class Regions:
         thread = record.space.any_thread()
         limit = stack_limit(thread.process.pid) if thread is not None else None
         architecture = record.space.architecture
-        calls = architecture.system_calls
-        places = list(candidate_places(record.mappings, low, high, size, limit, architecture))
+        resort = last_resort_for(architecture)
+        room = size + PAGE * (resort is not None and record.net is None)
+        places = list(candidate_places(record.mappings, low, high, room, limit, architecture))
         if not places:
             return False
 
+        first = record.net is None
+
         def work(remote: RemoteCalls) -> int:
+            if first and any(one.in_vfork for one in record.space.threads()):
+                # It is the child that was borrowed, whose action for SIGTRAP is its own.
+                raise NoThreadToUse("the program waits for a vfork child")
             for place in places[:16]:
                 try:
-                    got = remote.syscall(
-                        calls.mmap,
-                        place,
-                        size,
-                        _PROT_READ_EXEC,
-                        _MAP_PRIVATE_ANONYMOUS | _MAP_FIXED_NOREPLACE,
-                        -1,
-                        0,
-                    )
-                except RemoteCallFailed as error:
-                    if error.errno == errno.EEXIST:
+                    if not self._map_at(record, remote, place, size, _PROT_READ_EXEC):
                         continue
+                except RemoteCallFailed as error:
                     record.no_mmap = f"mmap failed in the program: {error}"
                     return 0
-                if got == place:
-                    return place
-                remote.syscall(calls.munmap, got, size)  # a kernel before 4.17 knows no NOREPLACE
+                region = record.slots.add_region(place, size, mapped=True, nonce=self._state.nonce)
+                self._extend_net(record, remote, region)
+                return place
             return 0
 
-        got = self.call(record, work)
-        if not got:
-            return False
-        record.slots.add_region(VirtAddr(got), size, mapped=True)
-        return True
+        got = bool(self.call(record, work))
+        if first and record.net is not None:
+            # Not while a thread is borrowed, and has another mask.
+            if any(_blocks_traps(one.tid) for one in record.space.threads()):
+                self._state.warn_once(NO_NET.format(why="the program blocks SIGTRAP"))
+        return got
+
+    @staticmethod
+    def _map_at(
+        record: SpaceRecord, remote: RemoteCalls, place: int, size: int, protection: int
+    ) -> bool:
+        """Map memory at an address; False if there is something."""
+        calls = record.space.architecture.system_calls
+        flags = _MAP_PRIVATE_ANONYMOUS | _MAP_FIXED_NOREPLACE
+        try:
+            got = remote.syscall(calls.mmap, place, size, protection, flags, -1, 0)
+        except RemoteCallFailed as error:
+            if error.errno == errno.EEXIST:
+                return False
+            raise
+        if got != place:
+            remote.syscall(calls.munmap, got, size)  # a kernel before 4.17 knows no NOREPLACE
+        return got == place
+
+    def _extend_net(self, record: SpaceRecord, remote: RemoteCalls, region: Region) -> None:
+        """Have the last resort know a new area; the first one it is put into."""
+        memory = record.space.memory
+        net = record.net
+        if net is not None:
+            node = region.take(len(net.resort.area_node(0, 0, 0)))
+            if node is not None:
+                following = net.first_node(memory) or 0
+                memory.write(node, net.resort.area_node(following, region.start, region.end))
+                net.add(memory, node)
+            return
+        if record.no_net is None:
+            record.no_net = self._first_net(record, remote, region)
+            if record.no_net is not None:
+                self._state.warn_once(NO_NET.format(why=record.no_net))
+
+    def _first_net(self, record: SpaceRecord, remote: RemoteCalls, region: Region) -> str | None:
+        """Why there is none, if so."""
+        architecture = record.space.architecture
+        resort = last_resort_for(architecture)
+        thread = record.space.any_thread()
+        if resort is None or thread is None:
+            return f"it is not written yet for {architecture.name}"
+        scratch = region.end
+        try:
+            if not self._map_at(record, remote, scratch, PAGE, _PROT_READ_WRITE):
+                return "no memory for it"
+            status = read_status(thread.tid)
+            record.net = spread(resort, remote, record.space.memory, region, scratch, status)
+        except (RemoteCallFailed, MemoryFault) as error:
+            return str(error)
+        if record.net is None:
+            remote.syscall(architecture.system_calls.munmap, scratch, PAGE)
+            return OWN_HANDLER
+        return None
 
     def _take_padding(self, record: SpaceRecord, near: int) -> bool:
-        used = []
         anywhere = reach_is_all(record.space.architecture)
-        for module in record.modules:
-            for segment in module.image.segments:
-                if segment.is_executable:
-                    start = module.to_virtual(segment.address)
-                    used.append((start, start + segment.memory_size))
         taken = {region.start for region in record.slots.regions}
         got = False
-        for start, size in padding_gaps(record.mappings, used):
+        for start, size in padding_gaps(record.mappings, _used(record)):
             if start in taken or not (anywhere or abs(start - near) <= 1 << 30):
                 continue
             try:
@@ -147,16 +255,7 @@ class Regions:
             got = True
         return got
 
-    def _gadget(self, record: SpaceRecord) -> int:
-        own = record.slots.gadget
-        if own is not None:
-            return own
-        found = self._find_gadget(record, [])
-        if found is None:
-            raise RemoteCallFailed(errno.ENOSYS, "the program holds no system call instruction")
-        return found
-
-    def _find_gadget(self, record: SpaceRecord, excluded: list[tuple[int, int]]) -> int | None:
+    def _find_gadget(self, record: SpaceRecord, excluded: Sequence[tuple[int, int]]) -> int | None:
         def rank(mapping: Mapping) -> int:
             return 0 if mapping.path == "[vdso]" else 1 if "/ld-" in mapping.path else 2
 
@@ -176,6 +275,24 @@ class Regions:
                     return start + at
                 start += len(data)
         return None
+
+
+def _blocks_traps(tid: int) -> bool:
+    try:
+        return bool(read_status(tid).blocked >> (signal.SIGTRAP - 1) & 1)
+    except NoSuchProcess:
+        return False
+
+
+def _used(record: SpaceRecord) -> list[tuple[int, int]]:
+    """Where the files say that code is, for `padding_gaps`."""
+    return [
+        (start, start + segment.memory_size)
+        for module in record.modules
+        for segment in module.image.segments
+        if segment.is_executable
+        for start in (module.to_virtual(segment.address),)
+    ]
 
 
 def stack_limit(pid: int) -> int | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.base import Architecture
+from ptrace_uprobes.arch.last_resort import LastResort
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.regions import Regions
+from ptrace_uprobes.engine.safety_net import NO_NET
 from ptrace_uprobes.errors import MemoryFault, NoThreadToUse, RemoteCallFailed
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 from ptrace_uprobes.ssol.mode_guard import assemble_guarded, guard_size
@@ -26,10 +28,11 @@ __all__ = ["SlotWriter"]
 class SlotWriter:
     """Gives sites the slots that their plans ask for."""
 
-    __slots__ = ("_regions",)
+    __slots__ = ("_regions", "_warn_once")
 
-    def __init__(self, regions: Regions) -> None:
+    def __init__(self, regions: Regions, warn_once: Callable[[str], None]) -> None:
         self._regions = regions
+        self._warn_once = warn_once
 
     def make(self, record: SpaceRecord, fresh: Sequence[PlacedSite]) -> None:
         """Write the slot of each site that needs one; one that gets none is planned without.
@@ -44,12 +47,62 @@ class SlotWriter:
                 placed.set_slot(known.start)
         try:
             self._find_room(record, [p for p in needy if p.slot is None], codes)
+            self._find_room_for_net(record, fresh)
         except (NoThreadToUse, TraceeGone):
             with suppress(MemoryFault):
-                record.slots.write(codes)  # those that were found are known from now on
+                self._write(
+                    record, [p for p in fresh if p.slot is not None], codes
+                )  # those that were found are known from now on
             raise
         if record.space.processes:  # else it has exec'ed while room was made
-            record.slots.write(codes)
+            try:
+                self._write(record, fresh, codes)
+            except MemoryFault as error:
+                if record.space.memory.read_some(error.address, 1):
+                    raise
+                # It ends, or has exec'ed without our knowing yet.
+                raise TraceeGone(record.space.memory.tid) from error
+
+    def _write(
+        self,
+        record: SpaceRecord,
+        fresh: Sequence[PlacedSite],
+        codes: list[tuple[VirtAddr, bytes]],
+    ) -> None:
+        """Slots, and with them the node by which the safety net knows them; it is told last."""
+        pairs = [
+            record.table_pair(placed)
+            for placed in fresh
+            if placed.plan.mechanism is not Mechanism.REFUSE
+        ]
+        net = record.net
+        node = None
+        if net is not None and pairs:
+            node = record.slots.take(net.resort.table_size(len(pairs)))
+            following = net.first_node(record.space.memory)
+            if following is None:
+                node = None  # the memory is gone: it ends, or execs
+            elif node is None:
+                self._warn_once(NO_NET.format(why="its memory is full"))
+            else:
+                codes.append((node, net.resort.table_node(following, pairs)))
+        record.slots.write(codes)
+        if net is not None and node is not None:
+            net.add(record.space.memory, node)
+
+    def _find_room_for_net(self, record: SpaceRecord, fresh: Sequence[PlacedSite]) -> None:
+        """Sites that need no slot need the safety net, and all of them a place in its list."""
+        if not fresh or record.no_net is not None or record.no_mmap is not None:
+            return
+        size = LastResort.table_size(len(fresh))
+        if record.net is None or not record.slots.has_room(size):
+            low, high = _home(record, fresh[0].address)
+            try:
+                self._regions.make_room(record, low, high, size)
+            except NoThreadToUse:
+                raise
+            except (RemoteCallFailed, MemoryFault) as error:
+                record.no_mmap = str(error)
 
     def make_besides(
         self, record: SpaceRecord, placed: PlacedSite, architecture: Architecture
@@ -86,6 +139,7 @@ class SlotWriter:
             by_home.setdefault(_home(record, placed.address), []).append(placed)
         for (low, high), group in by_home.items():
             room = sum((_size_of(p.plan) + 15) // 16 * 16 for p in group)
+            room += LastResort.table_size(len(todo))
             grown = False
             busy = None
             for placed in group:

@@ -8,18 +8,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from ptrace_uprobes.engine.placed import SpaceRecord
+from ptrace_uprobes.engine.guard import Guard
+from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.lost_stops import lost_status
 from ptrace_uprobes.linux.placement import Placement
-from ptrace_uprobes.linux.wait_status import decode_status
+from ptrace_uprobes.linux.ptrace_calls import USER_OFFSETS, TraceeGone
+from ptrace_uprobes.linux.wait_status import TRAP_STOP, decode_status
 from ptrace_uprobes.probe import Probe
 from ptrace_uprobes.sites import TrapTable
 from ptrace_uprobes.ssol.plan import Mechanism
 from ptrace_uprobes.ssol.scratch import SlotArea
 from ptrace_uprobes.tracee import AddressSpace, Process, RunState, Thread
 
-__all__ = ["WAIT_FLAGS", "EngineState", "Options", "is_exec_stop", "record_of"]
+__all__ = [
+    "CAUGHT_TRAP",
+    "LOOK",
+    "WAIT_FLAGS",
+    "EngineState",
+    "Options",
+    "is_exec_stop",
+    "record_of",
+    "status_of",
+]
 
 _WALL: Final = 0x40000000
 _WNOTHREAD: Final = 0x20000000
@@ -28,6 +39,29 @@ _EXEC_STOP: Final = ptrace_calls.EVENT_EXEC << 8 | 5  # SIGTRAP
 _ENDED_KEPT: Final = 8
 WAIT_FLAGS: Final = _WALL | _WNOTHREAD
 """Every kind of child, but only this thread's: the embedding program's are not ours to reap."""
+LOOK: Final = WAIT_FLAGS | os.WEXITED | os.WNOWAIT
+"""For waitid(2), to look at a status and not take it.
+
+A stop that was taken has lost its signal (kernel/exit.c, wait_task_stopped, sets the exit code that
+ptrace_stop returns to 0): were we killed then, a thread that has run into a trap would go on inside
+of an instruction, with no SIGTRAP. So a stop for a signal is taken only when its thread has to be
+kept in it, and one for a trap not before its thread's program counter is where it can go on."""
+CAUGHT_TRAP: Final = 1 << 30 | TRAP_STOP
+"""In the place of a status: the thread has run into `Thread.trapped`, and stands ready to go on."""
+_SI_STATUS: Final = 3  # the indices of os.waitid_result
+_SI_CODE: Final = 4
+
+
+def status_of(seen: os.waitid_result) -> int:
+    """What waitpid(2) would say."""
+    code, status = seen[_SI_CODE], seen[_SI_STATUS]
+    if code == os.CLD_EXITED:
+        return (status & 0xFF) << 8
+    if code == os.CLD_KILLED:
+        return status
+    if code == os.CLD_DUMPED:
+        return status | 0x80
+    return status << 8 | 0x7F
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +101,11 @@ class EngineState:
     events: deque[tuple[int, int]] = field(default_factory=deque)
     """Statuses taken from the kernel and not yet acted on."""
     burst: int = 0
-    """Stops taken one by one since the last time that all were taken that were ready."""
+    """Stops served since the last time that others than the first that is ready got a turn."""
     frozen: bool = False
     """Threads that stop stay stopped."""
+    untaken: int = 0
+    """The thread that is being served in a stop that has not been taken."""
     doorbell: int = 0
     placement: Placement | None = None
     exit_status: int | None = None
@@ -87,6 +123,16 @@ class EngineState:
     """The thread whose hit a handler is running for."""
     skipped: set[str] = field(default_factory=set)
     """Warnings that have been given once."""
+    guard: Guard = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.guard = Guard(self.warn_once)
+
+    @property
+    def nonce(self) -> bytes:
+        """By which the guardian knows memory of ours."""
+        guardian = self.guard.guardian
+        return b"" if guardian is None else guardian.ledger.nonce
 
     def spaces(self) -> list[AddressSpace]:
         seen: dict[int, AddressSpace] = {}
@@ -99,9 +145,75 @@ class EngineState:
             self.skipped.add(text)
             self.warn(text)
 
+    # -- taking statuses: see LOOK
+
+    def look(self, *, patient: bool = True) -> os.waitid_result | None:
+        """The next status, not taken; None if there is none yet. Raises ChildProcessError when
+        there is nothing to wait for."""
+        if self.untaken:
+            self.settle()
+        return os.waitid(os.P_ALL, 0, LOOK if patient else LOOK | os.WNOHANG)
+
+    def take(self, tid: int, status: int) -> tuple[int, int]:
+        """Take a status that was looked at, its thread's trap secured."""
+        if status == TRAP_STOP:
+            thread = self.threads.get(tid)
+            if thread is not None and self._secure(thread):
+                status = CAUGHT_TRAP
+        self._reap(tid, status)
+        return tid, status
+
+    def _reap(self, tid: int, expected: int) -> None:
+        try:
+            _, status = os.waitpid(tid, WAIT_FLAGS | os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not os.WIFSTOPPED(status) and os.WIFSTOPPED(expected):
+            self.events.append((tid, status))  # killed in between: that is news
+
+    def _secure(self, thread: Thread) -> bool:
+        """Have a thread that stands in a trap's stop stand where it can go on without a signal."""
+        if thread.stepping is not None:
+            return False
+        try:
+            placed: PlacedSite | None = thread.placed.get(ptrace_calls.peek_user(thread.tid, "rip"))
+            if placed is None or not (placed.certain or ptrace_calls.is_int3(thread.tid)):
+                return False
+            self._ready(thread, placed)
+        except TraceeGone:
+            return False
+        thread.trapped = placed
+        return True
+
+    @staticmethod
+    def _ready(thread: Thread, placed: PlacedSite) -> None:
+        ptrace_calls.call(
+            ptrace_calls.POKEUSER,
+            thread.tid,
+            USER_OFFSETS["rip"],
+            placed.resume_at or placed.address,
+        )
+
+    def settle(self) -> None:
+        """Take the stop of the thread that is being served, unless it goes on already."""
+        tid, self.untaken = self.untaken, 0
+        thread = self.threads.get(tid)
+        if thread is None or thread.state is not RunState.STOPPED:
+            return
+        try:
+            if thread.at_hit is not None:
+                self._ready(thread, thread.at_hit)
+        except TraceeGone:
+            return
+        self._reap(tid, TRAP_STOP)
+
     def next_event(self) -> tuple[int, int]:
         """The next status; blocks. Raises ChildProcessError when there is nothing to wait for."""
-        return self.events.popleft() if self.events else os.waitpid(-1, WAIT_FLAGS)
+        if self.events:
+            return self.events.popleft()
+        seen = self.look()
+        assert seen is not None
+        return self.take(seen[0], status_of(seen))
 
     def is_doorbell(self, tid: int, status: int) -> bool:
         """Whether this is the doorbell; its ring is silenced then."""
@@ -116,8 +228,9 @@ class EngineState:
             self.doorbell = 0
         return True
 
-    def wait_for(self, tid: int) -> int:
-        """The next status of one thread; those of others are kept for later.
+    def wait_for(self, tid: int, *, bare: bool = False) -> int:
+        """The next status of one thread; those of others are kept for later. `bare`: a trap that
+        it has run into is the caller's.
 
         Raises `TraceeGone` if the thread has come by another number.
         """
@@ -130,7 +243,13 @@ class EngineState:
             if self.let_exit(*event):
                 self.events.remove(event)
         while True:
-            other, status = os.waitpid(-1, WAIT_FLAGS)
+            seen = self.look()
+            assert seen is not None
+            other, status = seen[0], status_of(seen)
+            if other == tid and bare:
+                self._reap(other, status)
+                return status
+            other, status = self.take(other, status)
             if other == tid:
                 return status
             if self.let_exit(other, status):
@@ -186,12 +305,12 @@ class EngineState:
         """
         while True:
             try:
-                tid, status = os.waitpid(-1, WAIT_FLAGS | os.WNOHANG)
+                seen = self.look(patient=False)
             except ChildProcessError:
                 return
-            if tid == 0:
+            if seen is None:
                 return
-            self.events.append((tid, status))
+            self.events.append(self.take(seen[0], status_of(seen)))
 
     def resume(self, thread: Thread, number: int = 0) -> None:
         """Let a thread run on, or hold it where it is if it must be.
@@ -252,7 +371,7 @@ class EngineState:
             del self.processes[process.pid]
             process.space.processes.pop(process, None)
             if not process.space.processes:
-                process.space.memory.close()
+                process.space.close()
                 self.note_end_of(process.space)
 
     def note_end_of(self, space: AddressSpace) -> None:

@@ -16,7 +16,7 @@ from concurrent.futures import Future, wait
 from typing import Final, TypeVar
 
 from ptrace_uprobes.engine.loop import Tracer
-from ptrace_uprobes.engine.state import EngineState
+from ptrace_uprobes.engine.state import EngineState, record_of
 from ptrace_uprobes.errors import EngineStopped, UsageError
 from ptrace_uprobes.linux.child import kill_quietly, spawn_doorbell
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
@@ -144,11 +144,21 @@ class TracingThread:
         self.post(self.on_limit)
 
     def _hang_doorbell(self) -> None:
-        self._state.doorbell = spawn_doorbell()
+        guard = self._state.guard
+        starting = guard.make() if guard.guardian is None else None
+        self._state.doorbell = spawn_doorbell(starting)
+        if starting is not None:
+            starting.started()
 
     def _run_calls(self) -> None:
+        lost = self._state.guard.needs_another()
+        if lost:
+            self._silence_doorbell()
         if not self._state.doorbell:
             self._hang_doorbell()  # someone killed it
+            self._state.guard.cover_all(record_of(space) for space in self._state.spaces())
+        if lost:
+            self._state.warn_once("the guardian was killed; there is another one now")
         self._state.recover_lost_stops()
         # During a detach nothing else may begin: what is posted then is answered after it.
         while not self._state.detaching and self._calls:
@@ -167,6 +177,7 @@ class TracingThread:
         if self.is_forked:
             return
         self.tracer.hits.close()
+        self._state.guard.end()
         self._silence_doorbell()
         self._ended.set()
         _running.discard(self)
@@ -187,6 +198,7 @@ class TracingThread:
         try:
             self.rescue()
         except BaseException as error:  # noqa: BLE001  # the first fault is the one to report
+            self._state.guard.act()
             self._state.warn(f"could not detach cleanly: {error!r}")
 
     def _run_calls_after_the_end(self) -> None:

@@ -1,6 +1,6 @@
 """Children of the tracer's thread, made by fork(2).
 
-Both kinds run a handful of C calls and nothing else: what other threads held when they were
+All kinds run a handful of C calls and nothing else: what other threads held when they were
 forked is not to be relied on.
 """
 
@@ -14,10 +14,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from ptrace_uprobes.linux.guardian import Guardian
+
 __all__ = ["PausedChild", "kill_quietly", "spawn_doorbell", "spawn_paused"]
 
 _libc = ctypes.PyDLL(None, use_errno=True)
-for _name in ("read", "write", "execve", "_exit", "pause", "signal", "prctl", "setsid"):
+for _name in ("read", "write", "execve", "_exit", "pause", "signal", "prctl", "setsid", "fork"):
     getattr(_libc, _name).restype = ctypes.c_long
 _libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
 _libc.syscall.restype = ctypes.c_long
@@ -26,6 +28,10 @@ _PR_SET_PDEATHSIG: Final = 1
 _PTRACE_TRACEME: Final = 0
 _SYS_CLOSE_RANGE: Final = 436
 _SIG_DFL: Final = 0
+_NO_ZOMBIES: Final = bytes(8 + 128) + (2).to_bytes(8, "little") + bytes(8)
+"""glibc's struct sigaction: SIG_DFL, an empty mask, SA_NOCLDWAIT."""
+_F_DUPFD: Final = 0
+_OUT_OF_THE_WAY: Final = 16
 
 
 def kill_quietly(pid: int, number: int) -> None:
@@ -130,24 +136,75 @@ def spawn_paused(
     return PausedChild(pid, go_write, failure_read)
 
 
-def spawn_doorbell() -> int:
+def spawn_doorbell(guardian: Guardian | None = None) -> int:
     """A child that only sleeps and dies with the calling thread.
 
     The tracer's thread blocks in waitpid(2), and no other thread can wake it but through an
     event of one of its children: a signal to this one, traced as it is, is such an event.
-    Until it has come so far as to be traced, a signal ends it, which is an event as well.
+    Signals wait until it has come so far as to be traced.
+
+    It starts the `guardian` before that, as its own child. Whose end it is told of by SIGCHLD: a
+    ring like any other.
     """
     libc = _libc
     parent = os.getpid()
-    pid = _fork()
+    start = None if guardian is None else _Exec(guardian)
+    no_zombies = _NO_ZOMBIES  # which leaves the signal, as SIG_IGN would not
+    mask, everything = signal.pthread_sigmask, signal.valid_signals()
+    before = mask(signal.SIG_SETMASK, everything)
+    try:
+        pid = _fork()
+    except OSError:
+        mask(signal.SIG_SETMASK, before)
+        raise
     if pid == 0:
         libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
         if libc.getppid() != parent:
             libc._exit(0)  # the parent died before the request was in force
         libc.setsid()  # the terminal's signals are not for it
+        libc.sigaction(int(signal.SIGCHLD), no_zombies, None)
+        if start is not None:
+            start.fork()
         # Not seized by us: that may be refused where the tracer itself is not dumpable.
         libc.ptrace(_PTRACE_TRACEME, 0, 0, 0)
         libc.syscall(_SYS_CLOSE_RANGE, 0, 0xFFFFFFFF, 0)  # holds no pipe open
+        mask(signal.SIG_SETMASK, ())
         while True:
             libc.pause()
+    mask(signal.SIG_SETMASK, before)
     return pid
+
+
+class _Exec:
+    """All that the guardian's start needs, made before the fork."""
+
+    __slots__ = ("_argv", "_descriptors", "_guardian", "_spare")
+
+    def __init__(self, guardian: Guardian) -> None:
+        argv = [os.fsencode(word) for word in guardian.argv]
+        self._argv = (ctypes.c_char_p * (len(argv) + 1))(*argv, None)
+        self._descriptors = guardian.descriptors
+        self._guardian = guardian
+        # As many again, out of the way of the numbers that they are to have.
+        self._spare = [0] * len(self._descriptors)
+
+    def fork(self) -> None:
+        """In the doorbell's process: start it, and note its number in the ledger."""
+        libc = _libc
+        pid = libc.fork()
+        if pid:
+            if pid > 0:
+                self._guardian.ledger.note_guardian(pid)
+            return
+        libc.setsid()
+        libc.chdir(b"/")  # holds no file system
+        for number, descriptor in enumerate(self._descriptors):
+            self._spare[number] = libc.fcntl(descriptor, _F_DUPFD, _OUT_OF_THE_WAY)
+        for number, descriptor in enumerate(self._spare):
+            libc.dup2(descriptor, 3 + number)
+        null = libc.open(b"/dev/null", os.O_RDWR)
+        for number in range(3):
+            libc.dup2(null, number)
+        libc.syscall(_SYS_CLOSE_RANGE, 3 + len(self._spare), 0xFFFFFFFF, 0)
+        libc.execve(self._argv[0], self._argv, ctypes.c_void_p.in_dll(libc, "environ"))
+        libc._exit(127)

@@ -56,6 +56,11 @@ class ProcessMemory:
         """Whether /proc/PID/mem serves; otherwise the thread must be stopped for an access."""
         return self._fd >= 0
 
+    @property
+    def descriptor(self) -> int:
+        """Of /proc/PID/mem; -1 if it does not serve."""
+        return self._fd
+
     def release_user(self) -> None:
         """One of `users` is done."""
         self.users -= 1

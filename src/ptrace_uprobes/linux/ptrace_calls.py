@@ -40,6 +40,7 @@ __all__ = [
     "get_signal_info",
     "get_signal_mask",
     "has_queued_trap",
+    "is_int3",
     "peek_user",
     "set_fp_instruction",
     "set_registers",
@@ -182,6 +183,15 @@ def signal_code(tid: int) -> int | None:
     if fast_ptrace(GETSIGINFO, tid, 0, _signal_info.pointer) == -1:
         return None
     return _signal_info.fields[2]
+
+
+def is_int3(tid: int) -> bool:
+    """Whether the SIGTRAP that the thread stopped for is an int3's; not if it is gone.
+
+    Needed where RIP alone does not tell: behind an instruction of one byte, where any other
+    SIGTRAP may find the thread as well.
+    """
+    return signal_code(tid) == SI_KERNEL
 
 
 def set_signal_info(tid: int, info: bytes | bytearray) -> None:

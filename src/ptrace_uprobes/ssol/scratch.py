@@ -20,7 +20,17 @@ from ptrace_uprobes.linux.memory import ProcessMemory
 from ptrace_uprobes.linux.process_info import CLOCK_GRAIN
 from ptrace_uprobes.ssol.plan import Fixup, SlotCode
 
-__all__ = ["Region", "Slot", "SlotArea", "candidate_places", "padding_gaps", "reach_is_all"]
+__all__ = [
+    "GADGET_RETURN",
+    "GADGET_SIZE",
+    "Region",
+    "Slot",
+    "SlotArea",
+    "candidate_places",
+    "gadget_of",
+    "padding_gaps",
+    "reach_is_all",
+]
 
 PAGE: Final = 4096
 NARROW_TOP: Final = 1 << 32
@@ -28,6 +38,10 @@ NARROW_TOP: Final = 1 << 32
 REACH: Final = (1 << 31) - (1 << 20)
 _ALIGN_SHIFT: Final = 4
 _ALIGN: Final = 1 << _ALIGN_SHIFT
+_AFTER_CALL: Final = b"\xeb\xfe\xcc\xeb\xfe\xcc"  # jmp .; int3; jmp .; int3
+GADGET_RETURN: Final = 4
+"""Where, in a gadget, a function that is called returns to."""
+GADGET_SIZE: Final = 16 + 320
 _FAR: Final = 16 << 20
 _LOWEST: Final = 0x10000  # vm.mmap_min_addr
 _STACK_AT_LEAST: Final = 64 << 20
@@ -75,8 +89,11 @@ class Region:
 
     def is_begun_in(self, memory: ProcessMemory, architecture: Architecture = X86_64) -> bool:
         """Whether the memory has this region as `SlotArea.add_region` began it."""
-        gadget = _gadget(architecture)
+        gadget = gadget_of(architecture)
         return memory.read_some(self.start, len(gadget)) == gadget
+
+    def has_room(self, size: int) -> bool:
+        return -(-self.next // _ALIGN) * _ALIGN + size <= self.end
 
     def reaches(self, site: int) -> bool:
         return abs(self.start - site) < REACH and abs(self.end - site) < REACH
@@ -130,7 +147,7 @@ class SlotArea:
             return
         self._is_complete = True
         for region in self.regions:
-            self._memory.write(region.start, _gadget(self._architecture))
+            self._memory.write(region.start, gadget_of(self._architecture))
         regions = self.regions
         self._write(
             [
@@ -158,20 +175,22 @@ class SlotArea:
                     if not region.start <= slot.start < region.end
                 }
 
-    def add_region(self, start: VirtAddr, size: int, *, mapped: bool) -> Region:
-        """Take over executable memory; its first bytes become a system call gadget."""
+    def add_region(self, start: VirtAddr, size: int, *, mapped: bool, nonce: bytes = b"") -> Region:
+        """Take over executable memory; its first bytes become a system call gadget, and in memory
+        of our own the next ones the `nonce`, by which the guardian knows it."""
         region = Region(start, VirtAddr(start + size), mapped=mapped)
         if not mapped:
             self.padding.append((start, self._memory.read(start, size)))
-        self._memory.write(start, _gadget(self._architecture))
-        region.next = VirtAddr(start + _ALIGN)
+        gadget = gadget_of(self._architecture)
+        self._memory.write(start, gadget.ljust(_ALIGN - len(nonce), b"\xcc") + nonce)
+        region.next = VirtAddr(start + (GADGET_SIZE if mapped else _ALIGN))
         self.regions.append(region)
         return region
 
     @property
     def gadget(self) -> VirtAddr | None:
-        """The address of a system call instruction of ours."""
-        return self.regions[0].start if self.regions else None
+        """The address of a gadget of ours, in memory that is nobody else's."""
+        return next((region.start for region in self.regions if region.mapped), None)
 
     def allocate(self, site: VirtAddr, size: int) -> Iterator[VirtAddr]:
         """Addresses for a slot of `size` bytes, each one taken; stop at the first that serves."""
@@ -182,6 +201,21 @@ class SlotArea:
                 address = region.take(size)
                 if address is not None:
                     yield address
+
+    def take(self, size: int) -> VirtAddr | None:
+        """Memory of our own for something else than a slot; None if there is not enough."""
+        for region in reversed(self.regions):
+            address = region.take(size) if region.mapped else None
+            if address is not None:
+                return address
+        return None
+
+    def region_of(self, address: int) -> Region | None:
+        return next((r for r in self.regions if r.start <= address < r.end), None)
+
+    def has_room(self, size: int) -> bool:
+        """Whether `take` would give as much."""
+        return any(region.mapped and region.has_room(size) for region in self.regions)
 
     def enter(
         self, site: VirtAddr, start: VirtAddr, code: SlotCode, *, is_the_sites: bool = True
@@ -234,8 +268,13 @@ class SlotArea:
         self.padding.clear()
 
 
-def _gadget(architecture: Architecture) -> bytes:
-    return architecture.syscall_instruction + architecture.breakpoint
+def gadget_of(architecture: Architecture) -> bytes:
+    """For calls run in a thread of the program: a system call, and a jump to itself.
+
+    Should we be killed meanwhile, the thread waits at the jump until the guardian has written the
+    way out behind the gadget.
+    """
+    return architecture.syscall_instruction + _AFTER_CALL
 
 
 def reach_is_all(architecture: Architecture) -> bool:

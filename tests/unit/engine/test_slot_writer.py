@@ -26,7 +26,8 @@ def _writer(error: Exception) -> SlotWriter:
     def refuse(*_: object) -> bool:
         raise error
 
-    return SlotWriter(SimpleNamespace(make_room=refuse))  # type: ignore[arg-type]  # all it calls
+    regions = SimpleNamespace(make_room=refuse)
+    return SlotWriter(regions, pytest.fail)  # type: ignore[arg-type]  # all it calls
 
 
 @pytest.mark.parametrize("error", [NoThreadToUse("busy"), TraceeGone(1)], ids=repr)

@@ -1,0 +1,104 @@
+"""Keeps a guardian, and the ledger that it reads after our death."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ptrace_uprobes.engine.placed import SpaceRecord
+from ptrace_uprobes.linux.guardian import Guardian
+from ptrace_uprobes.linux.ledger import Account
+from ptrace_uprobes.tracee import AddressSpace
+
+__all__ = ["Guard"]
+
+
+class Guard:
+    """What the engine has with its guardian. Touched by the tracer's thread only."""
+
+    __slots__ = ("_accounts", "_noted", "_warn_once", "guardian")
+
+    def __init__(self, warn_once: Callable[[str], None]) -> None:
+        self._warn_once = warn_once
+        self.guardian: Guardian | None = None
+        self._accounts: dict[int, Account] = {}
+        """By the address spaces' numbers."""
+        self._noted: set[tuple[int, int]] = set()
+        """Areas that the ledger has."""
+
+    def make(self) -> Guardian | None:
+        """A guardian to be started; None if there can be none, which is said once."""
+        try:
+            self.guardian = Guardian()
+        except OSError as error:
+            self._warn_once(
+                f"no guardian: {error}; should this process be killed, its traps stay behind"
+            )
+            return None
+        self.guardian.lost = lambda: None  # told of by SIGCHLD as well
+        return self.guardian
+
+    def needs_another(self) -> bool:
+        """Whether the guardian has ended before us; it is given up then."""
+        if self.guardian is None or self.guardian.is_alive:
+            return False
+        self.guardian.end()
+        self.guardian = None
+        self._accounts.clear()
+        self._noted.clear()
+        return True
+
+    def cover(self, record: SpaceRecord) -> None:
+        """Before traps are written: have the ledger be told of them, and of our areas."""
+        space = record.space
+        account = self._accounts.get(space.serial)
+        if account is None:
+            account = self._open(space)
+            if account is None:
+                return
+            record.traps.keep_in(account)
+        for region in record.slots.regions:
+            if region.mapped and (space.serial, region.start) not in self._noted:
+                self._noted.add((space.serial, region.start))
+                account.note_area(region.start)
+
+    def _open(self, space: AddressSpace) -> Account | None:
+        if self.guardian is None or not space.processes:
+            return None
+        if not space.memory.by_file:
+            self._warn_once(
+                "no guardian: /proc/PID/mem does not serve; should this process be killed, its "
+                "traps stay behind"
+            )
+            return None
+        self.guardian.wait_started()
+        pid = next(iter(space.processes)).pid
+        account = self.guardian.open(space.serial, pid, space.memory.descriptor)
+        self._accounts[space.serial] = account
+        space.on_gone = lambda: self._close(space.serial)
+        return account
+
+    def _close(self, serial: int) -> None:
+        account = self._accounts.pop(serial, None)
+        self._noted = {one for one in self._noted if one[0] != serial}
+        if account is not None and self.guardian is not None:
+            self.guardian.close(account)
+
+    def cover_all(self, records: Iterable[SpaceRecord]) -> None:
+        """After a new start."""
+        for record in records:
+            record.traps.journal = None
+            if len(record.traps):
+                self.cover(record)
+
+    def act(self) -> None:
+        """Have the guardian do what we could not."""
+        guardian, self.guardian = self.guardian, None
+        if guardian is not None:
+            guardian.act()
+
+    def end(self) -> None:
+        """Nothing is traced any more."""
+        guardian, self.guardian = self.guardian, None
+        self._accounts.clear()
+        if guardian is not None:
+            guardian.end()

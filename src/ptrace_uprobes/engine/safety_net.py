@@ -1,0 +1,114 @@
+"""The last resort of an address space: put in with its first area, taken out with the last.
+
+Should we be killed, the kernel lets every tracee go on with what it was stopped for, and so the
+SIGTRAPs of our traps are the program's own. What then catches them is `arch.last_resort`.
+"""
+
+from __future__ import annotations
+
+import signal
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.arch.base import Architecture
+from ptrace_uprobes.arch.last_resort import DEFAULT_ACTION, LAST_RESORTS, LastResort
+from ptrace_uprobes.linux.memory import ProcessMemory
+from ptrace_uprobes.linux.process_info import Status
+from ptrace_uprobes.remote_syscall import RemoteCalls
+from ptrace_uprobes.ssol.scratch import Region
+
+__all__ = ["NO_NET", "OWN_HANDLER", "SafetyNet", "last_resort_for", "spread"]
+
+NO_NET: Final = (
+    "no safety net: {why}; should this tracer be killed, the program may die of a trap before "
+    "the guardian has taken that out"
+)
+OWN_HANDLER: Final = "the program handles or ignores SIGTRAP itself"
+_SIGSET_SIZE: Final = 8
+_ACTION_SIZE: Final = len(DEFAULT_ACTION)
+
+
+def last_resort_for(architecture: Architecture) -> LastResort | None:
+    """None: not written yet for this architecture."""
+    return LAST_RESORTS.get((architecture.elf_machine, architecture.elf_class))
+
+
+@dataclass(frozen=True, slots=True)
+class SafetyNet:
+    """Where it hangs in one address space."""
+
+    resort: LastResort
+    start: VirtAddr
+    scratch: VirtAddr
+    """A page that the program can write, for the kernel to leave an action in."""
+    former: bytes
+    """The action that it replaced: SIG_DFL, with flags that no one but sigaction(2) looks at."""
+
+    @property
+    def head(self) -> int:
+        return self.start + self.resort.head
+
+    def add(self, memory: ProcessMemory, node: VirtAddr) -> None:
+        """Put a node that has been written, and that `first_node` follows, into the list."""
+        memory.write(self.head, node.to_bytes(8, "little"))
+
+    def first_node(self, memory: ProcessMemory) -> int | None:
+        """None if the memory is gone."""
+        head = memory.read_some(self.head, 8)
+        return int.from_bytes(head, "little") if len(head) == 8 else None
+
+    def take_down(self, remote: RemoteCalls, memory: ProcessMemory) -> None:
+        """Give the program its former action back, unless it has another one by now."""
+        memory.write(self.scratch, self.former)
+        before = self.scratch + _ACTION_SIZE
+        number = self.resort.sigaction_number
+        remote.syscall(number, signal.SIGTRAP, self.scratch, before, _SIGSET_SIZE)
+        if _handler_of(memory.read(before, _ACTION_SIZE)) != self.start:
+            remote.syscall(number, signal.SIGTRAP, before, 0, _SIGSET_SIZE)
+
+
+def spread(
+    resort: LastResort,
+    remote: RemoteCalls,
+    memory: ProcessMemory,
+    area: Region,
+    scratch: VirtAddr,
+    status: Status,
+) -> SafetyNet | None:
+    """Hang it into a new area; None if the program has a use for SIGTRAP itself."""
+    start = area.take(resort.size)
+    node = area.take(len(resort.area_node(0, 0, 0)))
+    if start is None or node is None:
+        return None
+    memory.write(node, resort.area_node(0, area.start, area.end))
+    memory.write(start, resort.assemble(start, node))
+    number = resort.sigaction_number
+    action = start + resort.action
+    if status.ignores(signal.SIGTRAP) or status.catches(signal.SIGTRAP):
+        # Only a look: the program's own is not to be missing for a moment.
+        remote.syscall(number, signal.SIGTRAP, 0, scratch, _SIGSET_SIZE)
+        if not _is_default(memory.read(scratch, _ACTION_SIZE), resort, memory):
+            return None
+    remote.syscall(number, signal.SIGTRAP, action, scratch, _SIGSET_SIZE)
+    former = memory.read(scratch, _ACTION_SIZE)
+    if not _is_default(former, resort, memory):
+        remote.syscall(number, signal.SIGTRAP, scratch, 0, _SIGSET_SIZE)
+        return None
+    if _handler_of(former):
+        former = DEFAULT_ACTION
+    return SafetyNet(resort, start, scratch, former)
+
+
+def _handler_of(action: bytes) -> int:
+    handler: int = struct.unpack_from("<Q", action)[0]
+    return handler
+
+
+def _is_default(action: bytes, resort: LastResort, memory: ProcessMemory) -> bool:
+    """SIG_DFL, or what a tracer that was killed has left behind."""
+    handler = _handler_of(action)
+    if handler <= signal.SIG_IGN:
+        return handler == signal.SIG_DFL
+    return memory.read_some(handler, len(resort.code)) == resort.code

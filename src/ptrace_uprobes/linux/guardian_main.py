@@ -1,0 +1,282 @@
+"""The guardian: waits for the end of a tracer, and puts right what that has left behind.
+
+A program of its own, run by path with Python's own modules only, so that it starts quickly and
+shares nothing with the process that it outlives. Descriptor 3 is a socket on which the tracer
+sends the numbers of address spaces and their /proc/PID/mem (opened by the tracer: writing through
+it needs no permission any more, and no stop), 4 the ledger (see `ledger`), 5 a pidfd of the
+tracer, if the kernel has such.
+
+It works while the program runs: a byte is put back where a trap stands, and nowhere else. What
+had run into a trap before goes on by the program's last resort (see `arch.last_resort`).
+"""
+
+import _signal  # type: ignore[import-not-found]  # known by its public name, which loads slowly
+import _socket
+import array
+import os
+import select
+import time
+
+_SOCKET, _LEDGER, _TRACER = 3, 4, 5
+_BLOCK = 512
+_GUARDIAN, _CLOSED, _NONCE = 1, 2, 3
+_TRAP_KIND, _AREA_KIND = 0, 1
+_LOW = (1 << 56) - 1
+_INT3 = b"\xcc"
+_PAGE = 4096
+_NONCE_OFFSET = 8
+"""Of the nonce in an area of ours (`ssol.scratch`)."""
+_PARKED, _PARKED_BEFORE, _PARKED_STATE = _BLOCK, _BLOCK + 5, _BLOCK + 128
+_JUMP_DISPLACEMENT = 3
+"""Of the displacement of the jump to itself, in a gadget (`ssol.scratch`)."""
+_WAY_OUT = 16
+"""Of the bytes behind a gadget that are for us."""
+_REGISTERS = (
+    *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),
+    *("rax", "rcx", "rdx", "rsi", "rdi", "orig_rax", "rip", "cs", "eflags", "rsp"),
+)
+"""As user_regs_struct of sys/user.h has them, up to those that nobody changes."""
+_NUMBERS = {
+    name: number
+    for number, name in enumerate(
+        ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{n}" for n in range(8, 16)))
+    )
+}
+_TF = 1 << 8
+_RESTARTS = (512, 513, 514)
+"""ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND (include/linux/errno.h)."""
+_RESTART_BLOCK = 516
+_SYS_RESTART = 219
+_LATE = 0.05
+"""Seconds after which a fork that was in the making can be seen."""
+
+
+def watch(memories: dict[int, tuple[int, int]]) -> None:
+    """Learn of address spaces until the tracer is dead; `memories` are (pid, descriptor)."""
+    socket = _socket.socket(fileno=_SOCKET)
+    socket.setblocking(False)
+    poll = select.poll()
+    poll.register(_SOCKET, select.POLLIN)
+    try:
+        poll.register(_TRACER, select.POLLIN)
+        os.fstat(_TRACER)
+    except OSError:
+        poll.unregister(_TRACER)
+    dead = False
+    while not dead:
+        dead = any(number == _TRACER for number, _ in poll.poll())
+        dead = not receive(socket, memories) or dead
+
+
+def receive(socket: _socket.socket, memories: dict[int, tuple[int, int]]) -> bool:
+    """Take what has been sent; False if nobody is left to send more."""
+    while True:
+        try:
+            text, extra, _, _ = socket.recvmsg(64, _socket.CMSG_SPACE(4))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if not text:
+            return False
+        owner, pid = map(int, text.split())
+        if not owner:
+            return False  # the tracing thread is at its end, and its process lives on
+        old = memories.pop(owner, None)
+        if old is not None:
+            os.close(old[1])
+        for _, _, data in extra:
+            memories[owner] = (pid, array.array("i", data)[0])
+
+
+def read_entries(
+    words: memoryview,
+) -> tuple[bytes, dict[int, dict[int, int]], dict[int, list[int]]]:
+    """The nonce; the bytes under traps, by owner and address; the areas, by owner."""
+    traps: dict[int, dict[int, int]] = {}
+    areas: dict[int, list[int]] = {}
+    for first in range(2 * _BLOCK, len(words), _BLOCK):
+        owner = words[first]
+        for word in words[first + 1 : first + _BLOCK] if owner else ():
+            if not word:
+                continue
+            if word >> 56 == _AREA_KIND:
+                areas.setdefault(owner, []).append(word & _LOW)
+            elif word >> 56 == _TRAP_KIND:
+                traps.setdefault(owner, {})[word >> 8] = word & 0xFF
+    return words[_NONCE].to_bytes(8, "little"), traps, areas
+
+
+def restore(memory: int, traps: dict[int, int]) -> None:
+    """Put the original bytes back where traps stand."""
+    by_page: dict[int, list[int]] = {}
+    for address in traps:
+        by_page.setdefault(address // _PAGE, []).append(address)
+    for page, addresses in by_page.items():
+        start = page * _PAGE
+        try:
+            data = os.pread(memory, _PAGE, start)
+        except OSError:
+            continue  # unmapped meanwhile
+        for address in addresses:
+            if data[address - start : address - start + 1] == _INT3:
+                try:
+                    os.pwrite(memory, bytes([traps[address]]), address)
+                except OSError:
+                    continue
+
+
+def unpark(words: memoryview, memories: dict[int, tuple[int, int]]) -> None:
+    """Give a thread that was borrowed its own state back: it waits in a jump to itself, or comes
+    there, and is shown a way out."""
+    if not words[_PARKED] or words[_PARKED + 1] not in memories:
+        return
+    pid, memory = memories[words[_PARKED + 1]]
+    tid, gadget, size = words[_PARKED + 2], words[_PARKED + 3], words[_PARKED + 4]
+    mask = words[_PARKED_STATE]
+    state = words[_PARKED_STATE + 1 : _PARKED_STATE + 1 + len(_REGISTERS)]
+    registers = dict(zip(_REGISTERS, state, strict=True))
+    restart(registers)
+    start = gadget + _WAY_OUT
+    try:
+        os.pwrite(memory, way_out(start, mask, registers), start)
+        displacement = start - (gadget + _JUMP_DISPLACEMENT + 1)
+        os.pwrite(memory, bytes([displacement]), gadget + _JUMP_DISPLACEMENT)
+        if size and has_left(pid, tid):
+            before = bytes(words[_PARKED_BEFORE : _PARKED_BEFORE + (size + 7) // 8])[:size]
+            os.pwrite(memory, before, gadget)
+    except OSError:
+        return  # it has ended
+
+
+def restart(registers: dict[str, int]) -> None:
+    """What the kernel does on the way to user mode to a system call that a stop interrupted
+    (arch/x86/kernel/signal.c, arch_do_signal_or_restart)."""
+    error = (1 << 64) - registers["rax"]
+    if registers["orig_rax"] >> 63:
+        return
+    if error in _RESTARTS:
+        registers["rax"] = registers["orig_rax"]
+        registers["rip"] -= 2
+    elif error == _RESTART_BLOCK:
+        registers["rax"] = _SYS_RESTART
+        registers["rip"] -= 2
+
+
+def way_out(start: int, mask: int, registers: dict[str, int]) -> bytes:
+    """Code for `start` that sets all registers and the signal mask. It uses no stack but its own
+    bytes, which nobody can write: so signals wait as long as RSP points there."""
+    data = start + _DATA
+    code = b"".join(
+        (
+            set_mask(data),
+            load("rsp", data + 8),
+            b"\x9d",  # popfq
+            load("rsp", registers["rsp"]),
+            set_mask(data + 16),
+            *(load(name, registers[name]) for name in _NUMBERS if name != "rsp"),
+            b"\xff\x25\x00\x00\x00\x00",  # jmp *0(%rip)
+            registers["rip"].to_bytes(8, "little"),
+        )
+    )
+    flags = registers["eflags"] & ~_TF
+    values = ((1 << 64) - 1, flags, mask)
+    return code.ljust(_DATA, b"\xcc") + b"".join(v.to_bytes(8, "little") for v in values)
+
+
+_DATA = 280
+
+
+def load(register: str, value: int) -> bytes:
+    """movabs $value, %register"""
+    number = _NUMBERS[register]
+    return bytes([0x48 | number >> 3, 0xB8 | number & 7]) + value.to_bytes(8, "little")
+
+
+def set_mask(address: int) -> bytes:
+    """rt_sigprocmask(SIG_SETMASK, address, NULL, 8), no flag changed"""
+    return b"".join(
+        (
+            b"\xbf\x02\x00\x00\x00",  # mov $2, %edi
+            load("rsi", address),
+            b"\xba\x00\x00\x00\x00",  # mov $0, %edx
+            b"\x41\xba\x08\x00\x00\x00",  # mov $8, %r10d
+            b"\xb8\x0e\x00\x00\x00",  # mov $14, %eax
+            b"\x0f\x05",  # syscall
+        )
+    )
+
+
+def has_left(pid: int, tid: int) -> bool:
+    """Whether a thread has run for so long, or sleeps, that it is out of what it was shown."""
+    first = None
+    for _ in range(_LOOKS):
+        with open(f"/proc/{pid}/task/{tid}/stat", "rb") as file:
+            state = file.read().rpartition(b")")[2].split()[0]
+        if state == b"S":
+            return True
+        with open(f"/proc/{pid}/task/{tid}/schedstat", "rb") as file:
+            ran = int(file.read().split()[0])
+        first = ran if first is None else first
+        if ran - first > _LONG_ENOUGH:
+            return True
+        time.sleep(_LOOK_PAUSE)
+    return False
+
+
+_LOOKS, _LOOK_PAUSE = 2000, 0.001
+_LONG_ENOUGH = 1_000_000
+"""Nanoseconds on a processor, for thirty instructions."""
+
+
+def restore_children(
+    nonce: bytes,
+    traps: dict[int, dict[int, int]],
+    areas: dict[int, list[int]],
+    seen: set[int],
+) -> None:
+    """Fork children that the tracer had not been told of: they have the same areas."""
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) in seen:
+            continue
+        try:
+            memory = os.open(f"/proc/{name}/mem", os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue  # ended, or not ours to touch: its last resort is all that it has
+        for owner, starts in areas.items():
+            if any(holds(memory, start + _NONCE_OFFSET, nonce) for start in starts):
+                restore(memory, traps.get(owner, {}))
+                seen.add(int(name))
+        os.close(memory)
+
+
+def holds(memory: int, address: int, wanted: bytes) -> bool:
+    try:
+        return os.pread(memory, len(wanted), address) == wanted
+    except OSError:
+        return False
+
+
+def main() -> None:
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT):
+        _signal.signal(number, _signal.SIG_IGN)
+    memories: dict[int, tuple[int, int]] = {}
+    watch(memories)
+    words = memoryview(os.pread(_LEDGER, os.fstat(_LEDGER).st_size, 0)).cast("Q")
+    if words[_CLOSED]:
+        return
+    nonce, traps, areas = read_entries(words)
+    for owner, entries in traps.items():
+        if owner in memories:
+            restore(memories[owner][1], entries)
+    unpark(words, memories)
+    if areas:
+        seen = {pid for pid, _ in memories.values()}
+        restore_children(nonce, traps, areas, seen)
+        time.sleep(_LATE)
+        restore_children(nonce, traps, areas, seen)
+
+
+if __name__ == "__main__":
+    main()
+    os._exit(0)
