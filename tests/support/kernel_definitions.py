@@ -182,7 +182,7 @@ _PYTHON = Scenario(
     ("libc",),
     r"""
 p:GROUP/set_string {python3:PyDict_SetItemString} key=+0(%si):string
-    type=+0(+24(+8(%dx))):string references=+0(%dx):s64
+    type=+0(+24(+8(%dx))):string
 p:GROUP/repr {python3:PyObject_Repr} type=+u0(+u24(+u8(%di))):ustring count=+0(%di):u32
 r:GROUP/repr_back {python3:PyObject_Repr} text=+48($retval):string size=+16($retval):u64
     kind=+32($retval):b3@2/32 ascii=+32($retval):b1@6/32

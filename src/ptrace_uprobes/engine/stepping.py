@@ -77,6 +77,7 @@ class Stepper:
         fixup = slot.fixup(rip) if slot is not None else None
         if fixup is not None and not fixup.executed:
             # A repeated string instruction traps after each of its iterations.
+            thread.state = RunState.RUNNING
             ptrace_calls.call(ptrace_calls.SINGLESTEP, thread.tid)
             return True
         if fixup is not None:
