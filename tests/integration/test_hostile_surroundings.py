@@ -96,7 +96,9 @@ def test_the_command_and_its_program_inside(kind: str, open_folder: Path) -> Non
     wrapper = WRAPPERS[kind]
     _python_or_skip(wrapper)
     result, hits = _count(open_folder, wrapper, _program(open_folder), "plain", "50")
-    assert (result.status, result.stdout, result.stderr) == (_STATUS, _OUTPUT, "")
+    # Where no descriptor is left to give away, that is said.
+    said = [line for line in result.stderr.splitlines() if "no guardian: " not in line]
+    assert (result.status, result.stdout, said) == (_STATUS, _OUTPUT, [])
     assert hits == 50
 
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,14 +110,14 @@ def test_what_a_handler_changes_at_a_return_is_what_the_caller_gets(
 
 def test_a_call_costs_two_stops_and_not_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
     stops = 0
-    wait = os.waitpid
+    look: Callable[..., Any] = os.waitid
     monkeypatch.setattr(loop, "serve", counting.serve_in_python)  # C's cannot be counted
 
-    def watching(pid: int, options: int) -> tuple[int, int]:
+    def watching(kind: int, who: int, options: int) -> Any:
         nonlocal stops
-        found, status = wait(pid, options)
-        stops += found != 0
-        return found, status
+        seen = look(kind, who, options)
+        stops += seen is not None
+        return seen
 
     def stops_of(calls: int) -> int:
         nonlocal stops
@@ -126,7 +128,7 @@ def test_a_call_costs_two_stops_and_not_one_more(monkeypatch: pytest.MonkeyPatch
         assert probe.hits == calls
         return stops
 
-    monkeypatch.setattr(os, "waitpid", watching)
+    monkeypatch.setattr(os, "waitid", watching)
     assert stops_of(5000) - stops_of(1000) == 2 * 4000
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.errors import MemoryFault
 from ptrace_uprobes.ssol.scratch import (
+    GADGET_SIZE,
     PAGE,
     REACH,
     Region,
@@ -89,8 +90,8 @@ def test_the_first_bytes_of_a_region_are_a_system_call_gadget() -> None:
     before = area.gadget
     region = area.add_region(AREA, PAGE, mapped=True)
     assert (before, area.gadget) == (None, AREA)
-    assert memory.read(AREA, 3) == b"\x0f\x05\xcc"  # syscall; int3
-    assert region.take(1) == AREA + 16
+    assert memory.read(AREA, 4) == b"\x0f\x05\xeb\xfe"  # syscall; jmp .
+    assert region.take(1) == AREA + GADGET_SIZE
 
 
 def test_a_slot_is_found_from_every_address_in_it_and_from_no_other() -> None:
@@ -120,8 +121,8 @@ def test_the_newest_region_in_reach_is_asked_first() -> None:
     memory.map(near, bytes(PAGE))
     area.add_region(near, PAGE, mapped=True)
     area.add_region(far, PAGE, mapped=True)
-    assert list(area.allocate(SITE, 32)) == [near + 16, AREA + 16]
-    assert list(area.allocate(VirtAddr(far + (1 << 20)), 32)) == [far + 16]
+    assert list(area.allocate(SITE, 32)) == [near + GADGET_SIZE, AREA + GADGET_SIZE]
+    assert list(area.allocate(VirtAddr(far + (1 << 20)), 32)) == [far + GADGET_SIZE]
 
 
 @given(st.lists(st.integers(1, 60), max_size=40), st.randoms(use_true_random=False))
@@ -147,7 +148,7 @@ def test_many_slots_written_at_once_are_each_what_was_asked_for(
         padding = memory.read(place + len(code), -len(code) % 16)
         assert place == codes[-1][0] or padding == b"\xcc" * len(padding)  # int3
     assert len(memory.writes) == (1 if codes else 0)
-    assert memory.read(AREA, 3) == b"\x0f\x05\xcc"
+    assert memory.read(AREA, 4) == b"\x0f\x05\xeb\xfe"
 
 
 def test_slots_of_sites_that_were_unmapped_stay_for_threads_on_their_way_out() -> None:
