@@ -90,7 +90,7 @@ class Tracer:
             tid, status, thread, placed = serve(state)
             if thread is not None and placed is not None:
                 # Not taken: should we be killed in a handler, the thread gets its SIGTRAP.
-                state.untaken = tid
+                state.untaken, state.untaken_status = tid, status
                 try:
                     hit(thread, placed)
                 except TraceeGone:
@@ -112,7 +112,7 @@ class Tracer:
         if thread is None or state.frozen or status >> 16 or status & 0xFF != _STOPPED:
             self.dispatch(*state.take(tid, status))
             return
-        state.untaken = tid
+        state.untaken, state.untaken_status = tid, status
         self.dispatch(tid, status)
         if state.untaken:
             state.settle()

@@ -106,6 +106,8 @@ class EngineState:
     """Threads that stop stay stopped."""
     untaken: int = 0
     """The thread that is being served in a stop that has not been taken."""
+    untaken_status: int = 0
+    """That stop's."""
     doorbell: int = 0
     placement: Placement | None = None
     exit_status: int | None = None
@@ -159,17 +161,19 @@ class EngineState:
         if status == TRAP_STOP:
             thread = self.threads.get(tid)
             if thread is not None and self._secure(thread):
-                status = CAUGHT_TRAP
-        self._reap(tid, status)
-        return tid, status
+                taken = self._reap(tid, status)
+                return tid, CAUGHT_TRAP if taken == status else taken
+        return tid, self._reap(tid, status)
 
-    def _reap(self, tid: int, expected: int) -> None:
+    @staticmethod
+    def _reap(tid: int, seen: int) -> int:
+        """Take a status; the one that it was. What was killed since it was `seen`, by an exec of
+        its sister's too, stands elsewhere now (PTRACE_EVENT_EXIT), and that is not told again."""
         try:
-            _, status = os.waitpid(tid, WAIT_FLAGS | os.WNOHANG)
+            reaped, status = os.waitpid(tid, WAIT_FLAGS | os.WNOHANG)
         except ChildProcessError:
-            return
-        if not os.WIFSTOPPED(status) and os.WIFSTOPPED(expected):
-            self.events.append((tid, status))  # killed in between: that is news
+            return seen
+        return status if reaped else seen
 
     def _secure(self, thread: Thread) -> bool:
         """Have a thread that stands in a trap's stop stand where it can go on without a signal."""
@@ -205,7 +209,9 @@ class EngineState:
                 self._ready(thread, thread.at_hit)
         except TraceeGone:
             return
-        self._reap(tid, TRAP_STOP)
+        status = self._reap(tid, self.untaken_status)
+        if status != self.untaken_status:
+            self.events.append((tid, status))
 
     def next_event(self) -> tuple[int, int]:
         """The next status; blocks. Raises ChildProcessError when there is nothing to wait for."""
@@ -247,8 +253,7 @@ class EngineState:
             assert seen is not None
             other, status = seen[0], status_of(seen)
             if other == tid and bare:
-                self._reap(other, status)
-                return status
+                return self._reap(other, status)
             other, status = self.take(other, status)
             if other == tid:
                 return status
