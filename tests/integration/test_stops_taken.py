@@ -13,7 +13,6 @@ import pytest
 from ptrace_uprobes.arch.x86 import X86_64
 from ptrace_uprobes.engine.state import EngineState, Options, status_of
 from ptrace_uprobes.linux import ptrace_calls
-from ptrace_uprobes.linux.memory import ProcessMemory
 from ptrace_uprobes.linux.ptrace_calls import SeizeOptions
 from ptrace_uprobes.tracee import AddressSpace, RunState, Thread
 from tests.support.procfs import wait_until
@@ -36,7 +35,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 def _in_a_stop(pid: int) -> tuple[EngineState, Thread, int]:
     """A traced thread that stands in a signal's stop, looked at and not taken; its status."""
     state = EngineState(Options(), lambda text: None)
-    process = state.new_process(pid, AddressSpace(ProcessMemory(pid), X86_64))
+    process = state.new_process(pid, AddressSpace(pid, X86_64))
     thread = state.new_thread(pid, process)
     ptrace_calls.call(_SEIZE, pid, 0, SeizeOptions.ALL)
     os.kill(pid, signal.SIGUSR1)
