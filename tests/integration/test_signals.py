@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -143,3 +144,43 @@ def test_standard_input_of_a_blocked_read_arrives_after_attaching_and_detaching(
         ended = target.finish()
     assert ended.status == 0
     assert ended.report["hot"] == 40
+
+
+@pytest.mark.parametrize("mechanism", ["auto", "step"])
+def test_a_trap_of_the_programs_own_that_stands_for_a_steps_end(mechanism: str) -> None:
+    # GIVEN a program that sends itself SIGTRAP by a system call: stepped over, that ends in two
+    # SIGTRAPs, of which the kernel keeps one
+    program = build_target("sends_itself_traps.c")
+    plain = run_plain([program, "50"])
+    report = parse_report(plain.stdout.decode())
+    assert (report["handled"], report["strange"], report["wrong"]) == (50, 0, 0)
+
+    # WHEN the call, what follows it and the handler are probed
+    probed = run_probed([program, "50"], ["sending", "adding", "on_trap"], mechanism=mechanism)
+
+    # THEN its handler finds it behind the call, once each time, and it counts what it counted
+    assert probed.outcome.stdout.decode() == plain.stdout.decode()
+    assert probed.outcome == plain
+    assert probed.hits == {"sending": 50, "adding": 50, "on_trap": 50}
+
+
+def test_a_trap_of_the_programs_own_that_comes_before_a_step() -> None:
+    # GIVEN a handler that sends SIGTRAP to the program at a hit, before the step
+    program = build_target("sends_itself_traps.c")
+    sent = 0
+
+    def send(hit: pu.Hit) -> None:
+        nonlocal sent
+        if sent < 20:
+            os.kill(hit.pid, signal.SIGTRAP)
+            sent += 1
+
+    # WHEN an instruction is stepped over
+    probed = run_probed([program, "50"], ["adding"], handler=send, mechanism="step")
+    report = parse_report(probed.outcome.stdout.decode())
+
+    # THEN the program gets each of them, and has lost none of its own additions
+    assert probed.outcome.status == 0
+    assert (report["wrong"], report["added"], sent) == (0, 50, 20)
+    assert report["handled"] == 70
+    assert probed.hits == {"adding": 50}

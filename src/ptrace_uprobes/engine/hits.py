@@ -23,6 +23,8 @@ from ptrace_uprobes.engine.returns import STILL_ACTIVE, ActiveCall, Returns
 from ptrace_uprobes.engine.signals import (
     deliver,
     fingerprint,
+    is_fault,
+    leave_slot,
     note_reentry,
 )
 from ptrace_uprobes.engine.state import EngineState
@@ -99,8 +101,14 @@ class HitRunner:
     def on_trap(self, thread: Thread) -> None:
         """A SIGTRAP signal-delivery-stop: one of ours, or the program's own."""
         rip = ptrace_calls.peek_user(thread.tid, "rip")
-        if thread.stepping is not None and self.stepper.finish(thread, rip):
-            return
+        if thread.stepping is not None:
+            if self.stepper.finish(thread, rip):
+                return
+            info = ptrace_calls.get_signal_info(thread.tid)
+            self.stepper.cancel(thread)
+            if not is_fault(signal.SIGTRAP, info):
+                leave_slot(thread)
+                rip = ptrace_calls.peek_user(thread.tid, "rip")
         placed: PlacedSite | None = thread.placed.get(rip)
         if placed is not None and (placed.certain or is_int3(thread.tid)):
             self.hit(thread, placed)

@@ -66,7 +66,8 @@ class Stepper:
         ptrace_calls.call(ptrace_calls.SINGLESTEP, thread.tid)
 
     def finish(self, thread: Thread, rip: int) -> bool:
-        """The step's SIGTRAP; False if it is some other one."""
+        """The step's SIGTRAP; False if it is some other one. That one may stand for the step's
+        as well: two SIGTRAPs of one thread are one (kernel/signal.c, legacy_queue)."""
         info = ptrace_calls.get_signal_info(thread.tid)
         if struct.unpack_from("<i", info, _SI_CODE)[0] not in (_TRAP_TRACE, _TRAP_BRKPT):
             return False
@@ -85,11 +86,6 @@ class Stepper:
             for name, value in fixup.registers:
                 setattr(registers, name, value)
         self._end(thread, registers)
-        ptrace_calls.set_registers(thread.tid, registers)
-        if step.placed.plan.fix_fip and step.placed.slot is not None:
-            if ptrace_calls.get_fp_instruction_pointer(thread.tid) == step.placed.slot:
-                plan = step.placed.plan
-                ptrace_calls.set_fp_instruction(thread.tid, step.placed.address, plan.fop)
         if thread.trap_action is not None:
             self._trap_handlers.mend(thread)  # the step's SIGTRAP is forced as well
         self._state.resume(thread, self._release_signal(thread, step))
@@ -122,15 +118,21 @@ class Stepper:
         ptrace_calls.set_signal_info(thread.tid, info)
         return number
 
-    def _end(self, thread: Thread, registers: UserRegs) -> None:
-        """Give a borrowed register back; the thread steps no more."""
-        step: StepInProgress | None = thread.stepping
+    @staticmethod
+    def _end(thread: Thread, registers: UserRegs) -> None:
+        """Set the registers, a borrowed one to what it was; the thread steps no more."""
+        step: StepInProgress = thread.stepping
         thread.stepping = None
-        if step is not None and step.scratch is not None:
+        if step.scratch is not None:
             setattr(registers, step.scratch[0], step.scratch[1])
+        ptrace_calls.set_registers(thread.tid, registers)
+        placed, plan = step.placed, step.placed.plan
+        if plan.fix_fip and ptrace_calls.get_fp_instruction_pointer(thread.tid) == placed.slot:
+            ptrace_calls.set_fp_instruction(thread.tid, placed.address, plan.fop)
 
     def cancel(self, thread: Thread) -> None:
-        """The thread stopped before, or instead of, its step's end: a later arrival steps anew.
+        """The thread stopped before, or instead of, its step's end. Where it stands in the slot
+        tells whether the instruction has been executed; a later arrival steps anew.
 
         A held signal is sent again, for the thread to get when it runs on.
         """
@@ -139,7 +141,6 @@ class Stepper:
             return
         registers = ptrace_calls.get_registers(thread.tid)
         self._end(thread, registers)
-        ptrace_calls.set_registers(thread.tid, registers)
         if step.mask is not None:
             ptrace_calls.set_signal_mask(thread.tid, step.mask)
         if step.held is not None:
