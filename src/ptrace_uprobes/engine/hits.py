@@ -15,6 +15,7 @@ from typing import Final
 from ptrace_uprobes.arch.x86 import is_wide_code
 from ptrace_uprobes.engine.counting import go_on
 from ptrace_uprobes.engine.hit_context import HitContext
+from ptrace_uprobes.engine.lost_traps import stands_behind_a_lost_trap
 from ptrace_uprobes.engine.nonlocal_exits import NonlocalExits
 from ptrace_uprobes.engine.other_mode import CAUSE as OTHER_MODE
 from ptrace_uprobes.engine.other_mode import OtherMode
@@ -108,7 +109,9 @@ class HitRunner:
             self.stepper.cancel(thread)
             if not is_fault(signal.SIGTRAP, info):
                 leave_slot(thread)
-                rip = ptrace_calls.peek_user(thread.tid, "rip")
+                self.trap_handlers.entering(thread)
+                deliver(self._state, thread, signal.SIGTRAP)
+                return
         placed: PlacedSite | None = thread.placed.get(rip)
         if placed is not None and (placed.certain or is_int3(thread.tid)):
             self.hit(thread, placed)
@@ -129,6 +132,12 @@ class HitRunner:
             else:
                 self._state.resume(thread)
             return
+        if placed is None and record is not None:
+            retired = record.retired.get(rip)
+            placed = retired if retired is not None and retired.certain else None
+        if placed is not None and stands_behind_a_lost_trap(thread, placed):
+            # It has hit, and was sent SIGTRAP at once: one after the other, then.
+            self._set_rip(thread.tid, placed.address)
         self.trap_handlers.entering(thread)
         deliver(self._state, thread, signal.SIGTRAP)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.engine.boundaries import Boundaries
 from ptrace_uprobes.engine.callee_pops import bytes_popped
+from ptrace_uprobes.engine.lost_traps import is_before_padding
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.regions import Regions
 from ptrace_uprobes.engine.semaphores import sync_semaphores
@@ -329,7 +330,9 @@ class Planter:
             self.problems[probe] = error
             return None
         made = plan(code, address, architecture, self._state.options.mechanism)
-        return PlacedSite(address, made, architecture)
+        placed = PlacedSite(address, made, architecture)
+        placed.certain = placed.certain or is_before_padding(code, address)
+        return placed
 
     def _refuse(
         self, probe: Probe, place: Place, address: VirtAddr, refused: Plan, *, strict: bool
