@@ -28,17 +28,19 @@ _ALIGNMENT: Final = 16
 _NO_OPERATION: Final = (
     rb"(?:\xcc|\x66*\x90|[\x66\x2e]*\x0f\x1f(?:\x00|\x40.|\x44..|[\x80].{4}|[\x84].{5}))"
 )
-_PADDING: Final = re.compile(_NO_OPERATION + b"+", re.DOTALL)
+_PADDING: Final = re.compile(_NO_OPERATION + b"*", re.DOTALL)
+_BEGUN: Final = re.compile(rb"[\x66\x2e]*(?:\x0f(?:\x1f.{0,5})?)?", re.DOTALL)
 
 
 def is_before_padding(code: bytes, address: int) -> bool:
     """Whether `code`, which begins at `address`, is a `ret` and then what assemblers fill up with
-    to the next multiple of 16, which nothing leads to."""
+    to the next multiple of 16 or more, which nothing leads to; as far as `code` goes."""
     fill = -(address + 1) % _ALIGNMENT
-    if not code or code[0] != _RET or not fill:
+    if not code or code[0] != _RET or not fill or len(code) == 1:
         return False
-    padding = _PADDING.match(code, 1, 1 + fill)
-    return padding is not None and padding.end() == 1 + fill
+    padding = _PADDING.match(code, 1)
+    end = 1 if padding is None else padding.end()
+    return end > fill or _BEGUN.fullmatch(code, end) is not None
 
 
 def stands_behind_a_lost_trap(thread: Thread, placed: PlacedSite) -> bool:
