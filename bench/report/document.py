@@ -120,8 +120,8 @@ def _instructions(results: Results, drawn: _Pictures) -> str:
         table(("instruction", *names), rows, numbers=len(names)),
     ]
     for instruction, entries in groups.items():
-        if entries[0].facts.get("site") in ("nop5", "load"):
-            shown = [entry for entry in entries if entry.label != "no probe"]
+        shown = [entry for entry in entries if entry.label != "no probe"]
+        if shown and entries[0].facts.get("site") in ("nop5", "load"):
             title = f"One hit at {instruction}, on one CPU"
             parts.append(
                 drawn.add(

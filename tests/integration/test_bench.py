@@ -260,6 +260,25 @@ def test_damaged_results_are_reported_or_refused_in_one_line(
     assert "\n" not in refused
 
 
+def test_a_report_of_nothing_but_the_program_unprobed_has_no_picture_of_it(
+    results: Path, tmp_path: Path
+) -> None:
+    # GIVEN that every contestant hung
+    data = json.loads(results.read_text())
+    one = next(one for one in data["benchmarks"] if one["group"].startswith("one hit at: "))
+    one["extra_info"] |= {"contestant": "no probe", "site": "nop5"}
+    data["benchmarks"] = [one]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(data))
+
+    # WHEN it is reported
+    write_report(read_results(path), tmp_path / "benchmarks.md", tmp_path / "benchmarks")
+
+    # THEN it is
+    assert "One hit, by instruction" in (tmp_path / "benchmarks.md").read_text()
+    assert not list((tmp_path / "benchmarks").iterdir())
+
+
 @pytest.mark.parametrize("median", ["x", float("nan"), -1.0, 0, 10**400, True, None])
 def test_a_duration_that_is_none_is_refused(results: Path, tmp_path: Path, median: object) -> None:
     data = json.loads(results.read_text())

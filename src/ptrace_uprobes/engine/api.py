@@ -8,24 +8,20 @@ import functools
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
 from ptrace_uprobes.definition.condition_text import parse_filter
 from ptrace_uprobes.definition.definition import parse_definition
 from ptrace_uprobes.engine import attach as taking
+from ptrace_uprobes.engine.adding import ProbeAdder
 from ptrace_uprobes.engine.detach import detach_all
-from ptrace_uprobes.engine.in_place import is_in_place
-from ptrace_uprobes.engine.nonlocal_exits import WATCHED
-from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.engine.results import Result, SitePlan
 from ptrace_uprobes.engine.state import EngineState, Options, record_of
 from ptrace_uprobes.engine.tracing_thread import TracingThread, running_threads
 from ptrace_uprobes.errors import (
     EngineStopped,
     NoSuchProcess,
-    NoThreadToUse,
     UprobesError,
     UsageError,
 )
@@ -34,11 +30,9 @@ from ptrace_uprobes.fetching.layout import Layout
 from ptrace_uprobes.linux.child import kill_quietly
 from ptrace_uprobes.linux.placement import Placement
 from ptrace_uprobes.linux.process_info import read_status
-from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 from ptrace_uprobes.probe import Handler, Probe
 from ptrace_uprobes.ssol.plan import Mechanism
-from ptrace_uprobes.symbols.resolve import explain_missing, resolve
-from ptrace_uprobes.tracee import AddressSpace
+from ptrace_uprobes.symbols.resolve import explain_missing
 
 __all__ = ["Engine", "Result", "SitePlan", "attach", "launch"]
 
@@ -46,12 +40,6 @@ __all__ = ["Engine", "Result", "SitePlan", "attach", "launch"]
 def _warn_on_stderr(text: str) -> None:
     sys.stderr.write(f"ptrace-uprobes: warning: {text}\n")
     sys.stderr.flush()
-
-
-_PATIENCE = 2.0
-_MOMENT = 0.002
-_LONGEST_EXEC = 10.0
-"""Seconds from where an exec drops the old memory to its report, with a machine under load."""
 
 
 @functools.cache
@@ -140,6 +128,7 @@ class Engine:
         self._thread.rescue = lambda: detach_all(self._thread.tracer)
         self._thread.let_go = lambda: self._stop("interrupted")
         self._tracer = self._thread.tracer
+        self._adder = ProbeAdder(self._tracer, self)
         self._ended = "exited"
         self._missing: dict[Probe, UprobesError] = {}
         self._probes: list[Probe] = []
@@ -228,100 +217,8 @@ class Engine:
         return probe
 
     def _add(self, probe: Probe) -> None:
-        state = self._state
-        if not state.processes:
-            raise EngineStopped
-        if probe.is_return:
-            self._watch_nonlocal_exits()
-        state.probes.append(probe)
-        try:
-            for space in state.spaces():
-                self._patiently(space, lambda space: self._look_and_plant(space, probe))
-            if probe.pending:
-                self._check_pending(probe)
-            for space in state.spaces():
-                self._patiently(
-                    space, lambda space: self._tracer.libraries.follow(record_of(space))
-                )
-        except BaseException:
-            probe.removed = True
-            state.probes.remove(probe)
-            self._tracer.planter.refresh_probe(probe)
-            raise
+        self._adder.add(probe)
         self._probes.append(probe)
-
-    def _watch_nonlocal_exits(self) -> None:
-        """Return probes have to know of longjmp and its like."""
-        state = self._state
-        if any(probe.hidden for probe in state.probes):
-            return
-        for name in WATCHED:
-            hidden = Probe(parse_definition(name), None, self, blocking=False, hidden=True)
-            state.probes.append(hidden)
-            for space in state.spaces():
-                try:
-                    self._tracer.planter.plant(space, [hidden], strict=False)
-                except (TraceeGone, NoThreadToUse):
-                    continue  # it ends, or execs, or is busy: then it is planted anew
-
-    def _look_and_plant(self, space: AddressSpace, probe: Probe) -> None:
-        if not self._state.frozen and record_of(space).rendezvous is None:
-            # Nothing else tells us of what was loaded since the last look.
-            self._tracer.planter.look_again(space)
-        self._tracer.planter.plant(space, [probe], strict=True)
-
-    def _patiently(self, space: AddressSpace, act: Callable[[AddressSpace], None]) -> None:
-        """Do what may find the program at its end, in an exec, or busy."""
-        begun = time.monotonic()
-        while True:
-            try:
-                act(space)
-            except UprobesError as error:
-                # It ends, or execs: then it is planted anew when that is reported, and whatever
-                # was found of it meanwhile says nothing. Or it waits for a vfork child: then it
-                # is soon told of.
-                self._tracer.serve_pending()
-                if not space.processes:
-                    return
-                waited = time.monotonic() - begun
-                if is_in_place(record_of(space)):
-                    if not isinstance(error, (TraceeGone, NoThreadToUse)):
-                        raise
-                    if waited > _PATIENCE:
-                        if len(self._state.spaces()) == 1:
-                            raise
-                        return
-                elif waited > _LONGEST_EXEC:
-                    raise
-                time.sleep(_MOMENT)
-            else:
-                return
-
-    def _check_pending(self, probe: Probe) -> None:
-        """A name that is nowhere now: wait for it, or say that it is unknown."""
-        records = [record_of(space) for space in self._state.spaces()]
-        reasons = []
-        for record in records:
-            reason = self._hopeless(record, probe)
-            if reason is None:
-                return
-            reasons.append(reason)
-        if reasons:
-            raise reasons[0]
-
-    def _hopeless(self, record: SpaceRecord, probe: Probe) -> UprobesError | None:
-        spec = probe.definition.place
-        if (record.deferred or not record.relocated) and resolve(spec, record.modules):
-            return None  # an IFUNC whose target is not known yet
-        reason = explain_missing(spec, record.modules)
-        if spec.module is not None:
-            here = any(module.matches(spec.module) for module in record.modules)
-            if here or not self._tracer.libraries.can_load_more(record):
-                return reason
-            if not record.starting:
-                self._state.warn_once(f"{reason}; {spec.text} waits for it to be loaded")
-            return None
-        return None if record.starting else reason
 
     def set_enabled(self, probe: Probe, enabled: bool) -> None:
         """For `Probe.enabled`."""
