@@ -113,7 +113,7 @@ class HitRunner:
                 deliver(self._state, thread, signal.SIGTRAP)
                 return
         placed: PlacedSite | None = thread.placed.get(rip)
-        if placed is not None and (placed.certain or is_int3(thread.tid)):
+        if placed is not None and placed.has_trapped(thread.tid):
             self.hit(thread, placed)
             return
         record: SpaceRecord | None = thread.process.space.extra

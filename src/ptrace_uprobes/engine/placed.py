@@ -12,7 +12,7 @@ from ptrace_uprobes.arch.x86 import X86_64
 from ptrace_uprobes.engine.safety_net import SafetyNet
 from ptrace_uprobes.fetching.fetcher import Fetcher
 from ptrace_uprobes.linux.maps import Mapping
-from ptrace_uprobes.linux.ptrace_calls import UserRegs
+from ptrace_uprobes.linux.ptrace_calls import UserRegs, is_int3
 from ptrace_uprobes.probe import Probe, SiteCount
 from ptrace_uprobes.sites import TrapTable
 from ptrace_uprobes.ssol.plan import Mechanism, Plan
@@ -90,6 +90,10 @@ class PlacedSite:
         if self.plan.mechanism is Mechanism.BOOST:
             self.resume_at = slot
             self.resume_c = ctypes.c_ulong(slot)
+
+    def has_trapped(self, tid: int) -> bool:
+        """Whether it is this trap that a thread has stopped for, one byte behind it by SIGTRAP."""
+        return self.certain or is_int3(tid)
 
     def add(self, count: SiteCount) -> None:
         """One more probe has this site."""

@@ -181,7 +181,7 @@ class EngineState:
             return False
         try:
             placed: PlacedSite | None = thread.placed.get(ptrace_calls.peek_user(thread.tid, "rip"))
-            if placed is None or not (placed.certain or ptrace_calls.is_int3(thread.tid)):
+            if placed is None or not placed.has_trapped(thread.tid):
                 return False
             self._ready(thread, placed)
         except TraceeGone:
