@@ -13,10 +13,14 @@ import pytest
 
 import ptrace_uprobes as pu
 from ptrace_uprobes.engine.state import record_of
+from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.remote_syscall import RemoteCalls
+from ptrace_uprobes.ssol.scratch import SlotArea
 from tests.soak.leaks import Leaks
 from tests.soak.member import Member
-from tests.support.procfs import wait_until
+from tests.support.procfs import process_state, wait_until
+
+_WALL = 0x40000000
 
 
 @contextmanager
@@ -56,7 +60,7 @@ def _attach_probe_let_go(member: Member, times: int, mechanism: str = "auto") ->
 
 def test_a_sigtrap_of_the_programs_own_is_not_taken_for_the_end_of_a_call_made_in_it() -> None:
     # GIVEN a program whose threads send each other SIGTRAP all the time
-    with _member("signals") as member:
+    with _member("traps") as member:
         member.open()
         # WHEN memory is mapped into it and unmapped again and again
         _attach_probe_let_go(member, 20)
@@ -136,3 +140,35 @@ def test_an_engine_leaves_nothing_behind_in_the_process_that_embeds_it() -> None
             first.threads,
             first.zombies,
         )
+
+
+def test_a_child_that_is_killed_while_it_stands_in_its_first_stop_ends_nothing_but_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # GIVEN a followed family, and what is written into each child before it runs
+    complete = SlotArea.complete
+    killed: list[int] = []
+
+    def kill_and_complete(area: SlotArea) -> None:
+        tid = area._memory.tid
+        if area.regions and not killed:
+            # WHEN a child is killed in that moment, and let exit as while an exec is waited for
+            killed.append(tid)
+            os.kill(tid, signal.SIGKILL)
+            os.waitpid(tid, _WALL)
+            ptrace_calls.call(ptrace_calls.CONT, tid)
+            wait_until("it has no memory any more", lambda: process_state(tid) in "ZX")
+            area._is_complete = False
+        complete(area)
+
+    monkeypatch.setattr(SlotArea, "complete", kill_and_complete)
+    with _member("crashes") as member:
+        with pu.attach(member.pid, follow_forks=True, mechanism="step") as engine:
+            probe = engine.probe("own_work")
+            engine.start()
+            member.open()
+            wait_until("a child was killed", lambda: bool(killed))
+            # THEN the rest of the family is traced on
+            hits = probe.hits
+            wait_until("it is hit", lambda: probe.hits > hits + 10)
+            member.noise()

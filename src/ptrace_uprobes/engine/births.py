@@ -18,7 +18,7 @@ from ptrace_uprobes.engine.returns import Returns
 from ptrace_uprobes.engine.semaphores import sync_semaphores
 from ptrace_uprobes.engine.signals import leave_slot
 from ptrace_uprobes.engine.state import EngineState, record_of
-from ptrace_uprobes.errors import NoSuchProcess, UprobesError
+from ptrace_uprobes.errors import MemoryFault, NoSuchProcess, UprobesError
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.permission import architecture_of
 from ptrace_uprobes.linux.process_info import read_status, started_at
@@ -129,7 +129,12 @@ class Births:
             return True
         if process.followed:
             # Traps that the parent got while it forked are not in the copy yet.
-            self._libraries.adopt(record_of(process.space))
+            try:
+                self._libraries.adopt(record_of(process.space))
+            except MemoryFault:
+                # Killed in this very stop: its memory goes first, and its end is told later.
+                ptrace_calls.peek_user(thread.tid, "rip")
+                raise
             return True
         self.let_go(thread)
         return False
