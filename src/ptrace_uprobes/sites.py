@@ -166,6 +166,14 @@ class TrapTable:
             self.journal.strike(addresses)
         self._sorted = None
 
+    def lost(self, addresses: Iterable[VirtAddr]) -> list[VirtAddr]:
+        """Those where memory can be read and shows no trap, though one was written."""
+        return [
+            address
+            for address in addresses
+            if self._memory.read_some(address, 1) not in (b"", self._trap)
+        ]
+
     def read(self, address: int, size: int) -> bytes:
         """Exactly `size` bytes as the program's own code has them; raises `MemoryFault`."""
         return self._mask(address, self._memory.read(address, size))

@@ -6,19 +6,24 @@ import atexit
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 import ptrace_uprobes as pu
+from ptrace_uprobes.engine.libraries import Libraries
+from ptrace_uprobes.engine.placed import SpaceRecord
+from ptrace_uprobes.engine.planting import Planter
 from ptrace_uprobes.engine.state import record_of
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.remote_syscall import RemoteCalls
 from ptrace_uprobes.ssol.scratch import SlotArea
+from ptrace_uprobes.symbols.modules import Module
+from ptrace_uprobes.tracee import AddressSpace
 from tests.soak.leaks import Leaks
-from tests.soak.member import Member
-from tests.support.procfs import process_state, wait_until
+from tests.soak.member import PLUGIN, Member
+from tests.support.procfs import altered_text, process_state, wait_until
 
 _WALL = 0x40000000
 
@@ -172,3 +177,64 @@ def test_a_child_that_is_killed_while_it_stands_in_its_first_stop_ends_nothing_b
             hits = probe.hits
             wait_until("it is hit", lambda: probe.hits > hits + 10)
             member.noise()
+
+
+@contextmanager
+def _told_late(
+    member: Member, moment: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pu.Probe]:
+    """A probe of a library that was loaded when we looked, and `moment` passed before we began to
+    be told of loading."""
+    look_again, follow = Planter.look_again, Libraries.follow
+
+    def look_when_it_is_there(planter: Planter, space: AddressSpace) -> list[Module]:
+        while True:
+            found: list[Module] = look_again(planter, space)
+            if record_of(space).rendezvous or any(module.name == PLUGIN for module in found):
+                return found
+
+    def follow_late(libraries: Libraries, record: SpaceRecord) -> None:
+        moment()
+        monkeypatch.undo()
+        follow(libraries, record)
+
+    with pu.attach(member.pid, on_warning=lambda text: None) as engine:
+        engine.start()
+        monkeypatch.setattr(Planter, "look_again", look_when_it_is_there)
+        monkeypatch.setattr(Libraries, "follow", follow_late)
+        yield engine.probe(f"{PLUGIN}:plugin_work")
+
+
+def test_a_library_that_is_unloaded_while_its_probe_is_planted_is_probed_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with _member("maps") as member, _told_late(member, member.silence, monkeypatch) as probe:
+        member.open()
+        loads = member.word("loads")
+        wait_until("it was loaded again", lambda: member.word("loads") > loads + 3)
+        member.noise()
+        assert probe.hits + probe.missed == member.word("plugin_work") > 0
+
+
+def test_a_library_that_is_loaded_anew_while_its_probe_is_planted_has_its_trap_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with _member("threads") as member, pu.attach(member.pid) as engine:
+        # GIVEN a probe in a library, and a moment in which nobody tells of loading
+        engine.start()
+        follow = Libraries.follow
+
+        def follow_late(libraries: Libraries, record: SpaceRecord) -> None:
+            # WHEN the library has in it what its file has, as a new mapping of it would
+            traps = record.traps.addresses()
+            assert traps
+            for trap in traps:
+                record.space.memory.write(trap, record.traps.read(trap, 1))
+            assert altered_text(member.pid) == []
+            follow(libraries, record)
+
+        monkeypatch.setattr(Libraries, "follow", follow_late)
+        probe = engine.probe("libc:usleep")
+
+        # THEN the trap is put in again
+        wait_until("it is hit", lambda: probe.hits > 10)

@@ -7,12 +7,16 @@ import os
 import sys
 import threading
 import time
+import traceback
+from collections import Counter
 from pathlib import Path
 
 from ptrace_uprobes.engine.tracing_thread import running_threads
 from tests.support.procfs import descendants
 
 __all__ = ["Watchdog", "describe_hang"]
+
+_NOT_TOLD = ("process", "placed", "memory", "word")
 
 
 def describe_hang(what: str) -> None:
@@ -24,9 +28,26 @@ def describe_hang(what: str) -> None:
         state = tracing.tracer.state
         print(f"engine: frozen {state.frozen}, events {list(state.events)}", file=sys.stderr)
         for thread in state.threads.values():
-            names = [name for name in type(thread).__slots__ if name != "process"]
-            print({name: getattr(thread, name) for name in names}, file=sys.stderr)
+            names = [name for name in type(thread).__slots__ if name not in _NOT_TOLD]
+            told = {name: getattr(thread, name) for name in names}
+            print({name: value for name, value in told.items() if value}, file=sys.stderr)
     print(_processes(), file=sys.stderr, flush=True)
+    print(f"what was done in a second: {_activity()}", file=sys.stderr, flush=True)
+
+
+def _activity() -> Counter[str]:
+    """Where the tracing threads were found in a second, in Python: a thread that waits is at one
+    place, one that goes in circles at a few."""
+    found: Counter[str] = Counter()
+    for _ in range(200):
+        for ident, frame in sys._current_frames().items():
+            stack = traceback.extract_stack(frame)[-3:]
+            if ident != threading.get_ident() and any(
+                "ptrace_uprobes" in f.filename for f in stack
+            ):
+                found[" < ".join(f"{f.name}:{f.lineno}" for f in reversed(stack))] += 1
+        time.sleep(0.005)
+    return found
 
 
 def _processes() -> str:

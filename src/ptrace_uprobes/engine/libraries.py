@@ -67,7 +67,12 @@ class Libraries:
         """Have the engine told of what may give a probe its place, if any probe waits."""
         if not any(self.may_appear_later(record, probe) for probe in self._state.probes):
             return
+        watched_before = record.rendezvous is not None
         if self.watch(record):
+            if not (watched_before or record.starting):
+                # It runs: what came or went since the last look, nobody has told of.
+                self._planter.write_again(record)
+                self.replant(record)
             if record.starting:
                 for thread in record.space.threads():
                     if not thread.syscall_mode:

@@ -388,6 +388,20 @@ class Planter:
                         f"{count.probe.spec}: the memory at {address:#x} cannot be written"
                     )
 
+    def write_again(self, record: SpaceRecord) -> None:
+        """Write the traps in libraries that have been unloaded and loaded anew, at the same place
+        and without our notice: theirs went with the old mapping."""
+        libraries = [module for module in record.modules if not module.is_main]
+        lost = record.traps.lost(
+            address
+            for address in record.traps.addresses()
+            if any(module.contains(address) for module in libraries)
+        )
+        record.traps.forget(lost)
+        sites = record.sites()
+        again = [sites[key] for a in lost if (key := self.key(record, a)) in sites]
+        self.arm(record, [placed for placed in again if placed.wanted])
+
     def go_live(self) -> None:
         """Write the traps of every probe that was added so far."""
         self._state.live = True
