@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import signal
 import sys
 import time
 import traceback
@@ -107,6 +108,8 @@ class Soak:
 def main() -> int:
     """Run it as the options say."""
     options = _options()
+    # Ended from outside, it ends its fleet too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     seed = options.seed
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
