@@ -13,7 +13,7 @@ from typing import Final
 
 from fuzz.case import Case, make_case
 from fuzz.generate import code_number
-from fuzz.harness import BASES, FAR_BASE, PAGE, XSTATES, Code, Harness, HarnessLost, Result, Run
+from fuzz.harness import PAGE, XSTATES, Code, Harness, HarnessLost, Result, Run
 from fuzz.judge import (
     Shown,
     differences,
@@ -27,6 +27,7 @@ from fuzz.second_decoder import SecondDecoder
 from fuzz.states import Pools, Thread
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.errors import MemoryFault, OutOfReach
+from ptrace_uprobes.ssol.mode_guard import assemble_guarded, guard_size
 from ptrace_uprobes.ssol.plan import Mechanism, Plan, SlotCode, plan, plan_far
 
 __all__ = ["Campaign", "Disagreement", "Tally"]
@@ -105,15 +106,16 @@ class Campaign:
 
     def __init__(self, harness: Harness) -> None:
         self._harness = harness
+        self._mode = harness.mode
         self._pools = Pools(harness)
-        self._decoder = SecondDecoder()
+        self._decoder = SecondDecoder(self._mode.bits)
         self.tally = Tally()
         self._resting = self._rest()
 
     def _rest(self) -> list[Shown]:
         """What a no-operation leaves of each state that the tracer never touches."""
         general = [0] * 18
-        general[_RIP] = BASES[0] + 0x100
+        general[_RIP] = self._mode.bases[0] + 0x100
         general[_EFLAGS] = 0x202
         code = (Code(general[_RIP], b"\x90"),)
         runs = [Run(general, 0, 0, 0, number, 0, code) for number in range(XSTATES)]
@@ -121,7 +123,7 @@ class Campaign:
         for result in self._harness.run(runs):
             if isinstance(result, HarnessLost):
                 raise result
-            resting.append(shown_in_place(result))
+            resting.append(shown_in_place(result, self._mode))
         return resting
 
     def generated(self, seed: int) -> Iterator[Case]:
@@ -130,7 +132,9 @@ class Campaign:
         offset = source.getrandbits(24) * 10
         number = 0
         while True:
-            yield make_case(source.getrandbits(40), code_number(offset + number, source))
+            case_seed = source.getrandbits(40)
+            code = code_number(offset + number, source, self._mode.bits)
+            yield make_case(case_seed, code, self._mode)
             number += 1
 
     def run(
@@ -164,7 +168,7 @@ class Campaign:
 
     def _prepare(self, case: Case) -> _Trial:
         tally = self.tally
-        made = plan(case.code, VirtAddr(case.site))
+        made = plan(case.code, VirtAddr(case.site), self._mode.architecture)
         name = self._decoder.name(case.code)
         tally.instructions.add(made.code)
         tally.states += 1
@@ -178,7 +182,8 @@ class Campaign:
             return trial
         seen: set[tuple[str, bytes]] = set()
         for prefer in (None, Mechanism.BOOST, Mechanism.STEP, Mechanism.EMULATE):
-            candidate = plan(case.code, VirtAddr(case.site), prefer=prefer)
+            architecture = self._mode.architecture
+            candidate = plan(case.code, VirtAddr(case.site), architecture, prefer)
             for far in (False, True):
                 way = self._way(case, candidate, far=far)
                 if way is None:
@@ -211,18 +216,19 @@ class Campaign:
         )
 
     def _way(self, case: Case, candidate: Plan, *, far: bool) -> _Way | None:
-        slot = case.slot_offset + (FAR_BASE if far else BASES[case.base])
+        mode = self._mode
+        slot = case.slot_offset + (mode.far_base if far else mode.bases[case.base])
         assembled = None
         if candidate.slot_size:
             try:
-                assembled = candidate.assemble(VirtAddr(slot))
+                assembled = self._assembled(case, candidate, slot)
             except OutOfReach:
                 candidate = plan_far(candidate)
                 if candidate.mechanism is Mechanism.REFUSE:
                     self.tally.refused[candidate.reason or "?"] += 1
                     return None
                 if candidate.slot_size:
-                    assembled = candidate.assemble(VirtAddr(slot))
+                    assembled = self._assembled(case, candidate, slot)
         place = " far" if far else ""
         thread = None
         if candidate.mechanism is Mechanism.EMULATE:
@@ -243,9 +249,16 @@ class Campaign:
                 return _Way("emulate", candidate, None, 0, None, thread)
         if assembled is None:
             return None
-        if len(assembled.code) > candidate.slot_size:
+        if len(assembled.code) > candidate.slot_size + guard_size(candidate):
             self._report(case, candidate, "slot", "longer than it said")
         return self._slot_way(case, candidate, assembled, slot, place)
+
+    def _assembled(self, case: Case, candidate: Plan, slot: int) -> SlotCode:
+        """As the engine writes it; that a program's own TF traps behind the guard is shown in
+        tests/integration."""
+        if case.steps_itself:
+            return candidate.assemble(VirtAddr(slot))
+        return assemble_guarded(candidate, VirtAddr(slot), self._mode.architecture)
 
     def _slot_way(
         self, case: Case, candidate: Plan, assembled: SlotCode, slot: int, place: str
@@ -274,7 +287,14 @@ class Campaign:
     def _thread(self, case: Case) -> Thread:
         memory = self._pools.memories[case.memory][case.base]
         site = case.code
-        return Thread(case.general, case.fs_base, case.gs_base, BASES[case.base], memory, site)
+        return Thread(
+            case.general,
+            case.fs_base,
+            case.gs_base,
+            self._mode.bases[case.base],
+            memory,
+            site,
+        )
 
     # -- after the runs
 
@@ -287,7 +307,7 @@ class Campaign:
         if result.signal == signal.SIGPROF:
             tally.ended["never"] += 1
             return
-        place = shown_in_place(result)
+        place = shown_in_place(result, self._mode)
         is_illegal = place.signal[0] == signal.SIGILL
         tally.ended[_end_name(place)] += 1
         if trial.name:
@@ -337,19 +357,23 @@ class Campaign:
         volatile: set[str] = set()
         for other in places:
             volatile |= differences(places[0], other, trial.case)
-        for other_shown in shows:
-            found &= _difference(place, other_shown, trial.case)
+        for other_place, other_shown in zip(places, shows, strict=False):
+            found &= _difference(other_place, other_shown, trial.case)
         if not found - volatile:
             self.tally.not_the_same_twice[trial.name or trial.text] += 1
             return
-        first = shows[0] if shows else shown
-        self._report(trial.case, trial.made, way.name, _told(place, first, found - volatile))
+        told = _told(places[0], shows[0], found - volatile) if places else str(shown)
+        self._report(trial.case, trial.made, way.name, told)
 
     def _again(self, trial: _Trial, way: _Way) -> tuple[list[Shown], list[Shown | str]]:
         """What another few runs show: some instructions do not do the same twice."""
         runs = [trial.direct, way.run or trial.direct] * _REPEATS
         results = self._harness.run(runs)
-        places = [shown_in_place(each) for each in results[::2] if isinstance(each, Result)]
+        places = [
+            shown_in_place(each, self._mode) for each in results[::2] if isinstance(each, Result)
+        ]
+        if way.thread is not None:
+            places = [without_the_next_fetch(place, trial.case) for place in places]
         return places, [self._show(trial, way, each) for each in results[1::2]]
 
     def _report(self, case: Case, made: Plan, way: str, what: str) -> None:

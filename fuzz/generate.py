@@ -36,23 +36,37 @@ _SPECIAL: Final = (
     *(bytes([0x0F, op]) for op in (0x05, *range(0x80, 0x90), 0xAE, 0xC7, 0x01, 0x1E)),
 )
 _EXTRA: Final = (*b"\x66\xf2\xf3\x67\x2e\x3e\x36\x26\x64\x65\xf0", *range(0x40, 0x50))
+# In 32-bit code there is no REX: these stand in its places.
+_PREFIXES_32: Final = (
+    *(b"", b"\x66", b"\xf2", b"\xf3", b"\x67", b"\x66\x67", b"\xf3\x66", b"\xf2\x66"),
+    *(b"\x65\x67", b"\xf0", b"\x64", b"\x65", b"\x64\x67", b"\x26", b"\x36"),
+)
+_SPECIAL_32: Final = (
+    *_SPECIAL,
+    *(bytes([op]) for op in (*range(0x40, 0x50), 0x60, 0x61, 0x62, 0x82, 0xC4, 0xC5, 0xCE)),
+    *(bytes([op]) for op in (0x06, 0x07, 0x0E, 0x16, 0x17, 0x1E, 0x1F, 0x27, 0x2F, 0x37, 0x3F)),
+    *(bytes([op]) for op in (0x8E, 0x8C, 0xD4, 0xD5, 0xD6, 0xE8, 0xFF)),
+    *(b"\x0f\x34", b"\x0f\xa0", b"\x0f\xa1", b"\x0f\xa8", b"\x0f\xa9", b"\x0f\xb2"),
+)
+_EXTRA_32: Final = tuple(b"\x66\xf2\xf3\x67\x2e\x3e\x36\x26\x64\x65\xf0")
 
 
-def code_number(number: int, source: random.Random) -> bytes:
+def code_number(number: int, source: random.Random, bits: int = 64) -> bytes:
     """Fifteen bytes that begin with the instruction to try."""
     kind = number % 10
     if kind == 9:
         return source.randbytes(15)
     if kind >= 7:
-        return _special(source)
+        return _special(source, bits)
     # The seven kinds before are one sequence.
     turn = number // 10 * 7 + kind
-    return _tail(_head(turn * _STRIDE % HEADS, source), source)
+    return _tail(_head(turn * _STRIDE % HEADS, source, bits), source)
 
 
-def _special(source: random.Random) -> bytes:
-    prefixes = bytes(source.choices(_EXTRA, k=source.choice((0, 0, 1, 1, 2, 3))))
-    return _tail(prefixes + source.choice(_SPECIAL), source)
+def _special(source: random.Random, bits: int) -> bytes:
+    extra, special = (_EXTRA, _SPECIAL) if bits == 64 else (_EXTRA_32, _SPECIAL_32)
+    prefixes = bytes(source.choices(extra, k=source.choice((0, 0, 1, 1, 2, 3))))
+    return _tail(prefixes + source.choice(special), source)
 
 
 def _tail(head: bytes, source: random.Random) -> bytes:
@@ -66,11 +80,12 @@ def _tail(head: bytes, source: random.Random) -> bytes:
     return (head + bytes([modrm]) + rest)[:15]
 
 
-def _head(number: int, source: random.Random) -> bytes:
+def _head(number: int, source: random.Random, bits: int) -> bytes:
     opcode = bytes([number & 0xFF])
     number >>= 8
     if number < _LEGACY_HEADS >> 8:
-        return _PREFIXES[number >> 2] + _ESCAPES[number & 3] + opcode
+        prefixes = _PREFIXES if bits == 64 else _PREFIXES_32
+        return prefixes[number >> 2] + _ESCAPES[number & 3] + opcode
     number -= _LEGACY_HEADS >> 8
     # R, X and B are inverted: mostly set, so that the registers are the first eight.
     rxb = source.choice((0xE0, 0xE0, source.getrandbits(3) << 5))

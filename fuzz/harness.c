@@ -5,9 +5,11 @@
  * frame has them: one signal a run, and nothing is written below the run's RSP.
  * It has no C library: a run may change FS and GS as it likes. A seccomp filter answers ENOSYS to
  * every system call that is not made by this program's own text. Layouts: fuzz/harness.py.
+ *
+ * Built with -m32 it is a 32-bit program and runs 32-bit code: harness_64.h and harness_32.h have
+ * what differs. The layouts do not: every field is aligned by itself.
  */
 #define _GNU_SOURCE
-#include <asm/prctl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -19,14 +21,18 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <ucontext.h>
+#if defined __x86_64__
+#include <asm/prctl.h>
+#else
+#include <asm/ldt.h>
+#endif
 
 enum { PAGE = 4096, ARENA = 0x10000, MAX_CODE = 96, GENERAL = 18, BASES = 4 };
 enum { SITE, SLOT, DATA, STACK, KINDS };
 enum { XSTATES = 64, MEMORIES = 16, CASES = 1024 };
-enum { TF = 0x100, ID = 0x200000, XSTATE = PAGE, SW_RESERVED = 464, HEADER = 512 };
+enum { TF = 0x100, NT = 0x4000, ID = 0x200000, XSTATE = PAGE, SW_RESERVED = 464, HEADER = 512 };
 
 static const uint64_t distances[KINDS] = {0, 0x1000000, 0x2000000, 0x3000000};
-static const uint64_t bases[BASES] = {0x10000000, 0x90000000, 0x200000000000, 0x700000000000};
 /* DATA: a page to write and one to read only. STACK: one page. Nothing is mapped beside them. */
 static const uint64_t sizes[KINDS] = {ARENA, ARENA, 2 * PAGE, PAGE};
 
@@ -36,7 +42,7 @@ struct code {
 };
 
 struct one_case {
-    uint64_t general[GENERAL]; /* the order of REG_R8 ... REG_EFL in ucontext_t */
+    uint64_t general[GENERAL]; /* the order of REG_R8 ... REG_EFL in ucontext_t of 64 bits */
     uint64_t fs_base, gs_base;
     uint32_t base, xstate, memory, padding;
     /* A trap of TF at one of the offsets in this mask from step_start is passed over. */
@@ -77,21 +83,16 @@ static uint64_t total, last_tick;
 static int started;
 static uint8_t handler_stack[1 << 16] __attribute__((aligned(64)));
 
+#if defined __x86_64__
+#include "harness_64.h"
+#else
+#include "harness_32.h"
+#endif
+
+#pragma GCC visibility push(hidden)
 extern const char text_start[] __asm__("__executable_start");
 extern const char text_end[] __asm__("etext");
-
-static long call6(long number, long a, long b, long c, long d, long e, long f)
-{
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    register long r9 __asm__("r9") = f;
-    long result;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-}
+#pragma GCC visibility pop
 
 #define CALL(number, a, b, c, d) \
     call6(number, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
@@ -102,12 +103,12 @@ __attribute__((noreturn)) static void leave(int status)
     __builtin_unreachable();
 }
 
-static void copy(void *to, const void *from, uint64_t size)
+static void copy(void *to, const void *from, size_t size)
 {
     __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
 }
 
-static void fill(void *to, uint8_t byte, uint64_t size)
+static void fill(void *to, uint8_t byte, size_t size)
 {
     __asm__ volatile("rep stosb" : "+D"(to), "+c"(size) : "a"(byte) : "memory");
 }
@@ -164,10 +165,8 @@ static void learn_about_the_frame(const uint8_t *state)
 static void load(ucontext_t *uc)
 {
     const struct one_case *now = &shared->cases[shared->current];
-    greg_t *general = uc->uc_mcontext.gregs;
-    copy(general, now->general, sizeof now->general);
-    uint8_t *state = (uint8_t *)uc->uc_mcontext.fpregs;
     const uint8_t *wanted = shared->xstates[now->xstate];
+    uint8_t *state = xstate_of(uc);
     copy(state, wanted, SW_RESERVED);
     copy(state + HEADER, wanted + HEADER, shared->xstate_size - HEADER);
     const struct memory *memory = &shared->memories[now->memory][now->base];
@@ -175,38 +174,21 @@ static void load(ucontext_t *uc)
     copy(writable[now->base][STACK], memory->stack, sizeof memory->stack);
     put_code(&now->code[0], 0);
     put_code(&now->code[1], 0);
-    CALL(SYS_arch_prctl, ARCH_SET_FS, now->fs_base, 0, 0);
-    CALL(SYS_arch_prctl, ARCH_SET_GS, now->gs_base, 0, 0);
-    __asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0));
-    general[REG_CSGSFS] = (greg_t)0x002b000000000033; /* __USER_CS and __USER_DS */
+    load_frame(uc, now);
     /* The return does not load ID (arch/x86/kernel/signal_64.c): it keeps the handler's. */
-    uint64_t flags = (uint64_t)general[REG_EFL] & ID;
-    __asm__ volatile("pushfq; andq %1, (%%rsp); orq %0, (%%rsp); popfq"
-                     : : "r"(flags), "r"((uint64_t)~(ID | 0x4000)) : "cc", "memory");
+    set_own_flags((long)now->general[GENERAL - 1] & ID, ID | NT);
     total++;
 }
 
-static void save(int number, const siginfo_t *info, const ucontext_t *uc)
+static void save(int number, const siginfo_t *info, ucontext_t *uc)
 {
     const struct one_case *now = &shared->cases[shared->current];
     struct result *result = &shared->results[shared->current];
-    const greg_t *general = uc->uc_mcontext.gregs;
     result->signal = number;
     result->code = info->si_code;
-    result->fault_address = (uint64_t)info->si_addr;
-    copy(result->general, general, sizeof result->general);
-    result->trap = (uint64_t)general[REG_TRAPNO];
-    result->error = (uint64_t)general[REG_ERR];
-    result->cr2 = (uint64_t)general[REG_CR2];
-    result->cs = (uint16_t)general[REG_CSGSFS];
-    result->ss = (uint16_t)((uint64_t)general[REG_CSGSFS] >> 48);
-    __asm__ volatile("mov %%ds, %0" : "=r"(result->ds));
-    __asm__ volatile("mov %%es, %0" : "=r"(result->es));
-    __asm__ volatile("mov %%fs, %0" : "=r"(result->fs));
-    __asm__ volatile("mov %%gs, %0" : "=r"(result->gs));
-    CALL(SYS_arch_prctl, ARCH_GET_FS, &result->fs_base, 0, 0);
-    CALL(SYS_arch_prctl, ARCH_GET_GS, &result->gs_base, 0, 0);
-    copy(result->xstate, uc->uc_mcontext.fpregs, shared->xstate_size);
+    result->fault_address = (uintptr_t)info->si_addr;
+    save_frame(uc, result);
+    copy(result->xstate, xstate_of(uc), shared->xstate_size);
     copy(result->data, writable[now->base][DATA], sizeof result->data);
     copy(result->stack, writable[now->base][STACK], sizeof result->stack);
     put_code(&now->code[0], 1);
@@ -225,7 +207,7 @@ static void next_batch(void)
 static int is_passed_over(int number, const siginfo_t *info, const ucontext_t *uc)
 {
     const struct one_case *now = &shared->cases[shared->current];
-    uint64_t offset = (uint64_t)uc->uc_mcontext.gregs[REG_RIP] - now->step_start;
+    uint64_t offset = where(uc) - now->step_start;
     if (number != SIGTRAP || info->si_code != TRAP_TRACE || offset >= 64
         || !(now->step_over >> offset & 1))
         return 0;
@@ -239,14 +221,16 @@ __attribute__((used)) static void handle(int number, siginfo_t *info, void *cont
         /* Two ticks of processor time in one run: it does not end. */
         if (last_tick != total) {
             last_tick = total;
+            keep_frame(uc);
             return;
         }
     } else if (started && is_passed_over(number, info, uc)) {
+        keep_frame(uc);
         return;
     }
     if (!started) {
         started = 1;
-        learn_about_the_frame((const uint8_t *)uc->uc_mcontext.fpregs);
+        learn_about_the_frame(xstate_of(uc));
         next_batch();
     } else {
         save(number, info, uc);
@@ -260,22 +244,11 @@ __attribute__((used)) static void handle(int number, siginfo_t *info, void *cont
     load(uc);
 }
 
-/* AC of the run is still set here, under which this program's own accesses would fault. */
-__asm__(".text\n"
-        "entry:\n"
-        "    pushfq\n"
-        "    andq $~0x40000, (%rsp)\n"
-        "    popfq\n"
-        "    jmp handle\n"
-        "restorer:\n"
-        "    movl $15, %eax\n" /* rt_sigreturn */
-        "    syscall\n"
-        ".globl _start\n"
-        "_start:\n"
-        "    movq %rsp, %rdi\n"
-        "    andq $-16, %rsp\n"
-        "    call begin\n");
+#pragma GCC visibility push(hidden)
 extern const char entry[], restorer[];
+#pragma GCC visibility pop
+/* AC of the run is still set there, under which this program's own accesses would fault. */
+__asm__(ENTRY);
 
 static void map_arenas(void)
 {
@@ -286,11 +259,11 @@ static void map_arenas(void)
             long file = CALL(SYS_memfd_create, "arena", 0, 0, 0);
             int rights = kind <= SLOT ? PROT_READ | PROT_EXEC : PROT_READ | PROT_WRITE;
             if (file < 0 || CALL(SYS_ftruncate, file, size, 0, 0)
-                || call6(SYS_mmap, at, size, rights, MAP_SHARED | MAP_FIXED_NOREPLACE, file, 0)
+                || call6(MAP, at, size, rights, MAP_SHARED | MAP_FIXED_NOREPLACE, file, 0)
                     != at)
                 leave(3);
             long second
-                = call6(SYS_mmap, 0, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+                = call6(MAP, 0, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
             if (second < 0 && second > -PAGE)
                 leave(3);
             writable[base][kind] = (uint8_t *)second;
@@ -325,10 +298,10 @@ static void set_handlers(void)
 
 static void allow_only_own_calls(void)
 {
-    uint64_t start = (uint64_t)text_start, end = (uint64_t)text_end;
+    uint64_t start = (uintptr_t)text_start, end = (uintptr_t)text_end;
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 6),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 0, 6),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP_LOW + 4),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)(start >> 32), 0, 4),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP_LOW),
@@ -344,7 +317,7 @@ static void allow_only_own_calls(void)
 }
 
 /* The one argument is the number of the descriptor of the shared memory. */
-__attribute__((used, noreturn)) static void begin(const uint64_t *stack)
+__attribute__((used, noreturn)) static void begin(const long *stack)
 {
     if (stack[0] != 2)
         leave(2);
@@ -352,11 +325,12 @@ __attribute__((used, noreturn)) static void begin(const uint64_t *stack)
     for (const char *digit = (const char *)stack[2]; *digit; digit++)
         file = file * 10 + (*digit - '0');
     long got = call6(
-        SYS_mmap, 0, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+        MAP, 0, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (got < 0 && got > -PAGE)
         leave(3);
     shared = (struct shared *)got;
     CALL(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0);
+    prepare_segments();
     map_arenas();
     set_handlers();
     allow_only_own_calls();

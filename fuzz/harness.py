@@ -17,14 +17,13 @@ from typing import Final
 
 from tests.support.build import build_target
 
+from fuzz.mode import WIDE, Mode
 from ptrace_uprobes.errors import UprobesError
 
 __all__ = [
     "ARENA",
-    "BASES",
     "CASES",
     "DATA",
-    "FAR_BASE",
     "MEMORIES",
     "PAGE",
     "REGISTERS",
@@ -43,9 +42,6 @@ REGISTERS: Final = (
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
     *("rdi", "rsi", "rbp", "rbx", "rdx", "rax", "rcx", "rsp", "rip", "eflags"),
 )
-BASES: Final = (0x1000_0000, 0x9000_0000, 0x2000_0000_0000)
-FAR_BASE: Final = 0x7000_0000_0000
-"""Has the same arenas, out of reach from those of BASES."""
 PAGE: Final = 4096
 ARENA: Final = 0x10000
 SITE, SLOT, DATA, STACK = 0, 0x100_0000, 0x200_0000, 0x300_0000
@@ -102,7 +98,7 @@ class Run:
     fs_base: int
     gs_base: int
     base: int
-    """Number of the base in (*BASES, FAR_BASE)."""
+    """Number of the base in `Mode.all_bases`."""
     xstate: int
     memory: int
     code: tuple[Code, ...]
@@ -132,9 +128,14 @@ class Result:
 
 
 class Harness:
-    """The sacrificial process; use as a context manager."""
+    """The sacrificial process; use as a context manager. Raises `BuildFailed` where the compiler
+    makes no programs of that mode."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: Mode = WIDE) -> None:
+        self.mode = mode
+        self._program = build_target(
+            Path(__file__).with_name("harness.c"), *_FLAGS, *mode.flags, name=f"harness_{mode.bits}"
+        )
         descriptor = os.memfd_create("harness")
         os.ftruncate(descriptor, _SIZE)
         self._shared = mmap.mmap(descriptor, _SIZE)
@@ -152,9 +153,8 @@ class Harness:
         self.template = self._shared[_TEMPLATE_AT : _TEMPLATE_AT + self.xstate_size]
 
     def _start(self) -> None:
-        program = build_target(Path(__file__).with_name("harness.c"), *_FLAGS)
         self._child = subprocess.Popen(
-            [program, str(self._descriptor)],
+            [self._program, str(self._descriptor)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=(self._descriptor,),

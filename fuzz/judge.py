@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fuzz.case import Case
-from fuzz.harness import BASES, PAGE, REGISTERS, STACK, Result
-from fuzz.states import MASK, Thread
+from fuzz.harness import PAGE, REGISTERS, STACK, Result
+from fuzz.mode import Mode
+from fuzz.states import Thread
 from ptrace_uprobes.ssol.plan import Plan, SlotCode
 
 __all__ = [
@@ -81,13 +82,13 @@ def _shown(result: Result, general: tuple[int, ...], address: int, xstate: bytes
 
 
 def _at(general: tuple[int, ...], rip: int, rsp: int, eflags: int) -> tuple[int, ...]:
-    return (*general[:_RSP], rsp & MASK, rip & MASK, eflags)
+    return (*general[:_RSP], rsp, rip, eflags)
 
 
-def shown_in_place(result: Result) -> Shown:
+def shown_in_place(result: Result, mode: Mode) -> Shown:
     general = result.general
     if _is_arrival(result):
-        general = _at(general, general[_RIP] - 1, general[_RSP], general[_EFLAGS])
+        general = _at(general, general[_RIP] - 1 & mode.mask, general[_RSP], general[_EFLAGS])
     return _shown(result, general, result.fault_address, _xstate(result))
 
 
@@ -113,7 +114,7 @@ def shown_in_slot(
         rolled_back = fixup.sp_delta != 0
         registers = dict(fixup.registers)
         # As the engine mends it for what the thread's own instruction caused.
-        if slot <= address <= slot + made.slot_size:
+        if slot <= address <= slot + max(made.slot_size, len(assembled.code)):
             mended = fixups.get(address)
             address = mended.rip if mended is not None else case.site
     xstate = _xstate(result)
@@ -128,7 +129,8 @@ def shown_in_slot(
     values = tuple(
         registers.get(name, value) for name, value in zip(REGISTERS, general, strict=True)
     )
-    shown = _shown(result, _at(values, rip, rsp, eflags), address, xstate)
+    mask = case.mode.mask
+    shown = _shown(result, _at(values, rip & mask, rsp & mask, eflags), address, xstate)
     if rolled_back:
         shown = replace(shown, rolled_back=True)
     if (
@@ -178,17 +180,18 @@ def differences(place: Shown, other: Shown, case: Case) -> frozenset[str]:
 
 def _flags_agree(place: Shown, other: Shown) -> bool:
     """RF of a thread that goes on is the int3's, or the step's, by which a run here ends."""
-    mask = MASK if place.signal != _GOES_ON else ~_RF
+    mask = ~0 if place.signal != _GOES_ON else ~_RF
     return place.general[_EFLAGS] & mask == other.general[_EFLAGS] & mask
 
 
 def _without_pushed_word(shown: Shown, case: Case) -> bytes:
     """A call that faults, and was undone, has written the word that it will write again."""
-    start = case.general[_RSP] - 8 - BASES[case.base] - STACK
-    if not -8 < start < PAGE:
+    word = case.mode.word
+    start = case.general[_RSP] - word - case.mode.bases[case.base] - STACK
+    if not -word < start < PAGE:
         return shown.stack
     stack = bytearray(shown.stack)
-    for offset in range(max(start, 0), min(start + 8, PAGE)):
+    for offset in range(max(start, 0), min(start + word, PAGE)):
         stack[offset] = 0
     return bytes(stack)
 
@@ -205,9 +208,10 @@ def without_the_next_fetch(place: Shown, case: Case) -> Shown:
 
 def is_other_of_two_faults(place: Shown, other: Shown, case: Case) -> bool:
     """A call whose operand and whose push both fault may find them in the other order."""
-    pushed = case.general[_RSP] - 8 & MASK
+    word = case.mode.word
+    pushed = case.general[_RSP] - word & case.mode.mask
     return (
         other.signal[0] in (signal.SIGSEGV, signal.SIGBUS)
         and place.signal[0] in (signal.SIGSEGV, signal.SIGBUS)
-        and (pushed <= other.signal[2] < pushed + 8 or other.signal[2] == 0)
+        and (pushed <= other.signal[2] < pushed + word or other.signal[2] == 0)
     )

@@ -23,9 +23,11 @@ _PLAIN_FLOW: Final = (FlowControl.NEXT, FlowControl.INTERRUPT, FlowControl.EXCEP
 class SecondDecoder:
     """Names forms of instructions, and complains of what ours reads otherwise."""
 
-    @staticmethod
-    def decode(code: bytes) -> Instruction:
-        return Decoder(64, code, DecoderOptions.AMD).decode()
+    def __init__(self, bits: int = 64) -> None:
+        self._bits = bits
+
+    def decode(self, code: bytes) -> Instruction:
+        return Decoder(self._bits, code, DecoderOptions.AMD).decode()
 
     def name(self, code: bytes) -> str:
         """Of the form, say `VADDPS_YMM_YMM_YMMM256`; empty if these bytes are unknown to it."""
@@ -37,7 +39,7 @@ class SecondDecoder:
         if made.mechanism is Mechanism.REFUSE or made.instruction is None:
             return []
         padded = (code + b"\xcc" * 15)[:15]
-        decoder = Decoder(64, padded, DecoderOptions.AMD, ip=address)
+        decoder = Decoder(self._bits, padded, DecoderOptions.AMD, ip=address)
         other = decoder.decode()
         if other.is_invalid:
             return []
@@ -79,7 +81,8 @@ def _is_plain_copy(made: Plan) -> bool:
         return True
     opcode = encoding.opcode
     if encoding.opcode_map == 1:
-        return opcode != 0x05 and not 0x80 <= opcode <= 0x8F
+        # Of 32-bit code the fast system calls are copied: the kernel returns to the vDSO.
+        return opcode not in (0x05, 0x34) and not 0x80 <= opcode <= 0x8F
     return not (
         0x70 <= opcode <= 0x7F
         or opcode in (0xC2, 0xC3, 0xE8, 0xE9, 0xEB)

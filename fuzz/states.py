@@ -8,9 +8,7 @@ from typing import Final
 
 from fuzz.harness import (
     ARENA,
-    BASES,
     DATA,
-    FAR_BASE,
     MEMORIES,
     PAGE,
     REGISTERS,
@@ -19,11 +17,11 @@ from fuzz.harness import (
     XSTATES,
     Harness,
 )
+from fuzz.mode import Mode
 from ptrace_uprobes.errors import MemoryFault
 
-__all__ = ["ALL_BASES", "HARDWARE_ORDER", "Pools", "Thread", "code_address", "some_value"]
+__all__ = ["HARDWARE_ORDER", "Pools", "Thread", "code_address", "some_value"]
 
-ALL_BASES: Final = (*BASES, FAR_BASE)
 MASK: Final = (1 << 64) - 1
 HARDWARE_ORDER: Final = tuple(
     REGISTERS.index(name)
@@ -43,8 +41,12 @@ def code_address(source: random.Random, base: int) -> int:
     return base + SITE + 0x8000 + source.randrange(0, 0x4000, 16)
 
 
-def some_value(source: random.Random, base: int) -> int:
+def some_value(source: random.Random, base: int, mode: Mode) -> int:
     """A register's or a word's value that instructions can do something with."""
+    return _some_value(source, base) & mode.mask
+
+
+def _some_value(source: random.Random, base: int) -> int:
     kind = source.randrange(10)
     if kind < 3:
         return base + DATA + source.randrange(0, PAGE, 8)
@@ -62,12 +64,12 @@ def some_value(source: random.Random, base: int) -> int:
     return source.getrandbits(32 if kind == 8 else 64)
 
 
-def _words(source: random.Random, base: int, size: int) -> bytes:
+def _words(source: random.Random, base: int, size: int, mode: Mode) -> bytes:
     return b"".join(
         (
-            code_address(source, base) if source.random() < 0.6 else some_value(source, base)
-        ).to_bytes(8, "little")
-        for _ in range(size // 8)
+            code_address(source, base) if source.random() < 0.6 else some_value(source, base, mode)
+        ).to_bytes(mode.word, "little")
+        for _ in range(size // mode.word)
     )
 
 
@@ -105,8 +107,8 @@ def _xstate(source: random.Random, harness: Harness, plain: bool) -> bytes:
     area[2:4] = fsw.to_bytes(2, "little")
     area[4] = source.choice((0, 0xFF, source.getrandbits(8)))
     area[6:8] = source.getrandbits(11).to_bytes(2, "little")
-    area[8:16] = (BASES[0] + SITE + source.randrange(ARENA)).to_bytes(8, "little")
-    area[16:24] = (BASES[0] + DATA + source.randrange(PAGE)).to_bytes(8, "little")
+    area[8:16] = (harness.mode.bases[0] + SITE + source.randrange(ARENA)).to_bytes(8, "little")
+    area[16:24] = (harness.mode.bases[0] + DATA + source.randrange(PAGE)).to_bytes(8, "little")
     area[24:28] = mxcsr.to_bytes(4, "little")
     for number in range(8):
         at = 32 + 16 * number
@@ -135,7 +137,8 @@ class Pools:
     def __init__(self, harness: Harness) -> None:
         source = random.Random("pools")
         self.memories = [
-            [_words(source, base, 3 * PAGE) for base in ALL_BASES] for _ in range(MEMORIES)
+            [_words(source, base, 3 * PAGE, harness.mode) for base in harness.mode.all_bases]
+            for _ in range(MEMORIES)
         ]
         for index, memory in enumerate(self.memories):
             for base, content in enumerate(memory):

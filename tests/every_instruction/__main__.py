@@ -21,8 +21,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.every_instruction")
     parser.add_argument("--only", default="", help="names of workloads, with commas")
     parser.add_argument("--mechanisms", default="auto,step")
-    parser.add_argument("--largest", type=int, default=700, help="bytes in a function")
-    parser.add_argument("--functions", type=int, default=150, help="at most, of one workload")
+    parser.add_argument("--largest", type=int, default=3000, help="bytes in a function")
+    parser.add_argument("--calls", type=int, default=200, help="at most, of a function")
+    parser.add_argument("--functions", type=int, default=200, help="at most, of one workload")
     options = parser.parse_args()
     only = [name for name in options.only.split(",") if name]
     wrong = 0
@@ -34,7 +35,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="every-") as name:
             folder = Path(name)
             path = workload.probed_file(workload.command(folder)[0])
-            called = executed_functions(workload, folder, largest=options.largest)
+            called = executed_functions(
+                workload, folder, largest=options.largest, most_calls=options.calls
+            )
             # What another workload has had comes last.
             called.sort(key=lambda found: ((path, found.start) in seen, found.start))
             chosen = called[: options.functions]

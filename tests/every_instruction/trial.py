@@ -18,7 +18,6 @@ __all__ = ["Trial", "executed_functions", "run_trial"]
 
 _ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "PYTHONHASHSEED": "0"}
 _REASON: Final = re.compile(r"\): (.*)$")
-_MOST_CALLS: Final = 40
 _UNPLANTED: Final = 0.02
 
 
@@ -57,9 +56,15 @@ def _run(
 
 
 def executed_functions(
-    workload: Workload, folder: Path, *, largest: int, sample: int | None = None, seed: int = 0
+    workload: Workload,
+    folder: Path,
+    *,
+    largest: int,
+    most_calls: int = 40,
+    sample: int | None = None,
+    seed: int = 0,
 ) -> list[CodeRange]:
-    """The functions of at most `largest` bytes that the workload calls, and not too often.
+    """The functions of at most `largest` bytes that the workload calls `most_calls` times at most.
 
     Found by probes on their entries: which functions are chosen is no matter of right or wrong.
     """
@@ -70,7 +75,7 @@ def executed_functions(
         ranges = random.Random(seed).sample(ranges, sample)
     entries = {_spec(path, found.start): found for found in ranges}
     probed = _run(workload, argv, list(entries), folder, "auto")
-    return [entries[spec] for spec, hits in probed.hits.items() if 0 < hits <= _MOST_CALLS]
+    return [entries[spec] for spec, hits in probed.hits.items() if 0 < hits <= most_calls]
 
 
 def run_trial(workload: Workload, chosen: list[CodeRange], folder: Path, mechanism: str) -> Trial:
