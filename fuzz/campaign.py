@@ -230,8 +230,12 @@ class Campaign:
                 if candidate.slot_size:
                     assembled = self._assembled(case, candidate, slot)
         place = " far" if far else ""
-        thread = None
-        if candidate.mechanism is Mechanism.EMULATE:
+        if candidate.mechanism is Mechanism.EMULATE and case.steps_itself:
+            # As `compute` of engine/emulation.py. What no slot serves is for tests/integration.
+            if assembled is None or not candidate.slot_serves(self._thread(case)):
+                return None
+            place = f"{place}, in its slot for TF"
+        elif candidate.mechanism is Mechanism.EMULATE:
             thread = self._thread(case)
             before = thread.general()
             try:
@@ -239,13 +243,10 @@ class Campaign:
             except MemoryFault:
                 if thread.general() != before:
                     self._report(case, candidate, "emulate", "changed registers before a fault")
-                if assembled is None or case.steps_itself:
+                if assembled is None:
                     return None
                 place = f"{place}, for its fault"
             else:
-                if case.steps_itself:
-                    # The engine gives such a thread its trap; tests/integration shows it.
-                    return None
                 return _Way("emulate", candidate, None, 0, None, thread)
         if assembled is None:
             return None

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ptrace_uprobes.arch.x86 import is_wide_code
+from ptrace_uprobes.engine import emulation
 from ptrace_uprobes.engine.counting import go_on
 from ptrace_uprobes.engine.hit_context import HitContext
 from ptrace_uprobes.engine.lost_traps import stands_behind_a_lost_trap
@@ -26,7 +27,6 @@ from ptrace_uprobes.engine.signals import (
     fingerprint,
     is_fault,
     leave_slot,
-    note_reentry,
 )
 from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.engine.stepping import Stepper, registers_at
@@ -378,19 +378,18 @@ class HitRunner:
             current.rip = placed.address
         if not self._is_for_mode(thread, placed, current):
             return False
-        try:
-            placed.plan.emulate(current, thread.memory)
-        except MemoryFault:
-            # The instruction faults: let it, natively, for the kernel to tell the program.
-            # Nothing has changed yet (`Plan.emulate`).
-            if placed.slot is None:
-                raise EngineBug(f"emulation faults at {placed.address:#x} without a slot") from None
-            # A slot that only provokes the fault leads back to the site: that is no new hit.
-            note_reentry(thread, placed, current)
-            current.rip = placed.slot
+        traps = emulation.compute(thread, placed, current)
+        if traps is None:
+            self._other_mode.give_up(thread, placed, current, emulation.NO_SLOT_FOR_ITS_FAULT)
+            self._state.resume(thread)
+            return False
         if fast_ptrace(_SETREGS, tid, 0, ctypes.byref(current)) == -1:
             raise TraceeGone(tid)
-        return True
+        if traps:
+            emulation.make_it_the_trap_of_a_step(thread, current.rip)
+            self.trap_handlers.entering(thread)
+            deliver(self._state, thread, signal.SIGTRAP)
+        return not traps
 
     def _is_reentry(self, thread: Thread, placed: PlacedSite) -> bool:
         registers = registers_at(thread, placed)

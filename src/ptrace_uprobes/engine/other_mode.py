@@ -58,17 +58,21 @@ class OtherMode:
             known = record.other_modes[placed.address] = self._plan(record, placed)
         if known.plan.mechanism is not Mechanism.REFUSE:
             return known
+        self.give_up(thread, placed, registers, CAUSE)
+        return None
+
+    def give_up(self, thread: Thread, placed: PlacedSite, registers: UserRegs, cause: str) -> None:
+        """Take the trap out for good, and have the thread stand at the site."""
         for count in placed.all_counts:
             if not count.probe.hidden:
                 count.missed += 1
-                count.probe.miss(CAUSE)
+                count.probe.miss(cause)
                 self._state.warn_once(
-                    f"{count.probe.spec}: no trap at {placed.address:#x} any more: {CAUSE}"
+                    f"{count.probe.spec}: no trap at {placed.address:#x} any more: {cause}"
                 )
         placed.abandon()
-        self._planter.disarm_unwanted(record)
+        self._planter.disarm_unwanted(thread.process.space.extra)
         ptrace_calls.set_registers(thread.tid, registers)
-        return None
 
     def _plan(self, record: SpaceRecord, placed: PlacedSite) -> PlacedSite:
         other: Architecture = I386 if record.space.architecture is X86_64 else X86_64

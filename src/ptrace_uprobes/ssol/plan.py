@@ -20,7 +20,7 @@ from ptrace_uprobes.ssol.state import Registers, TraceeMemory
 from ptrace_uprobes.ssol.x86_classify import classify
 from ptrace_uprobes.ssol.x86_emulate import Emulator, emulator_for
 from ptrace_uprobes.ssol.x86_operand import REGISTER_NAMES
-from ptrace_uprobes.ssol.x86_relocate import scratch_register
+from ptrace_uprobes.ssol.x86_relocate import scratch_register, touch_stack
 
 __all__ = [
     "Fixup",
@@ -90,6 +90,21 @@ class Plan:
         if self._recipe is None or self._recipe.assemble is None or self.instruction is None:
             raise EngineBug(f"a plan without a slot was to be assembled: {self}")
         return self._recipe.assemble(self.instruction, slot)
+
+    @property
+    def slot_leads_back(self) -> bool:
+        """EMULATE: the slot only has the memory made that the tracer did not find, and then the
+        thread comes to the site again; else it executes the instruction."""
+        return self._recipe is not None and self._recipe.assemble is touch_stack
+
+    def slot_serves(self, registers: Registers) -> bool:
+        """EMULATE: whether the slot, too, has the instruction's effect from these registers."""
+        recipe = self._recipe
+        if recipe is None or recipe.assemble is None or self.instruction is None:
+            return False
+        if recipe.serves is not None:
+            return recipe.serves(self.instruction, registers)
+        return recipe.why_not_boost is None
 
     def emulate(self, registers: Registers, memory: TraceeMemory) -> None:
         """Advance `registers` and `memory` as the instruction does.

@@ -9,6 +9,7 @@ from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.decoder import Instruction
 from ptrace_uprobes.ssol.mechanism import Mechanism, Refusal
 from ptrace_uprobes.ssol.slot import SlotCode
+from ptrace_uprobes.ssol.state import Registers
 
 __all__ = ["Assembler", "Recipe"]
 
@@ -29,6 +30,9 @@ class Recipe:
     why_not_step: str | None = None
     """None: single-stepping the slot's first instruction is faithful."""
     refusal: Refusal | None = None
+    serves: Callable[[Instruction, Registers], bool] | None = None
+    """Of what is emulated: whether the slot has the same effect from these registers. None: it has
+    if boosting is faithful, and else it is for provoking a fault."""
     fix_fip: bool = False
     """The instruction leaves its own address in the x87 state."""
     far: Recipe | None = None

@@ -14,7 +14,12 @@ from ptrace_uprobes.decoder import Instruction
 from ptrace_uprobes.ssol import x86_relocate as relocate
 from ptrace_uprobes.ssol.mechanism import Mechanism, Refusal
 from ptrace_uprobes.ssol.recipe import Recipe
-from ptrace_uprobes.ssol.x86_operand import is_absolute, rm_register, uses_only_rsp
+from ptrace_uprobes.ssol.x86_operand import (
+    is_absolute,
+    is_clear_of_push,
+    rm_register,
+    uses_only_rsp,
+)
 from ptrace_uprobes.ssol.x86_write import FAR_JUMP_SIZE
 
 __all__ = ["classify"]
@@ -85,6 +90,7 @@ CALL_MEMORY = Recipe(
     _PUSH_SIZE + 5,
     why_not_boost="its operand could lie where a slot's push writes, and is to be read before",
     why_not_step=_TRANSFER,
+    serves=is_clear_of_push,
 )
 CALL_RSP = Recipe(
     Mechanism.EMULATE,

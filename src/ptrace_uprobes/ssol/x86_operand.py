@@ -13,6 +13,7 @@ __all__ = [
     "AddressOf",
     "effective_address",
     "is_absolute",
+    "is_clear_of_push",
     "rm_register",
     "uses_only_rsp",
 ]
@@ -79,6 +80,13 @@ def _is_unusual(encoding: Encoding) -> bool:
     if encoding.bits == 32:
         prefixes |= Prefix.OTHER_SEGMENT
     return encoding.prefixes & prefixes != 0
+
+
+def is_clear_of_push(instruction: Instruction, registers: Registers) -> bool:
+    """No byte of a call's memory operand is one that its push writes."""
+    word, mask = instruction.encoding.word_size, instruction.encoding.address_mask
+    operand = effective_address(instruction)(registers, instruction.next_address)
+    return word <= (operand - registers.rsp + word) & mask <= mask - word + 1
 
 
 def effective_address(instruction: Instruction, *, linear: bool = True) -> AddressOf:
