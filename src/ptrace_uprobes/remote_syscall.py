@@ -265,12 +265,22 @@ def remote_syscalls(
     mask = ptrace_calls.get_signal_mask(tid)
     ledger = gadget.ledger
     if ledger is not None:
-        owner = thread.process.space.serial
-        ledger.park(owner, tid, gadget.address, gadget.before, mask, bytes(saved))
+        space = thread.process.space
+        ledger.park(
+            space.serial,
+            tid,
+            gadget.address,
+            gadget.before,
+            mask,
+            bytes(saved),
+            space.architecture.word_size,
+        )
         # Its mask is not its own only while it stands at the gadget.
         waiting = UserRegs.from_buffer_copy(saved)
         waiting.orig_rax = _NOT_A_SYSCALL
         waiting.rip = gadget.address + _SYSCALL_SIZE
+        if of_code_segment(saved.cs) is not space.architecture:
+            waiting.cs = space.architecture.code_segment  # for it is that kind of way out
         ptrace_calls.set_registers(tid, waiting)
     ptrace_calls.set_signal_mask(tid, _ALL_SIGNALS & ~_SYNCHRONOUS)
     pending_signal = thread.resume_signal

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import ptrace_uprobes as pu
 from tests.support.build import build_target
+from tests.support.doomed import (
+    UNHARMED,
+    altered,
+    assert_whole_again,
+    kill_many,
+)
 from tests.support.procfs import (
-    altered_text,
     descendants,
     process_state,
     status_fields,
-    thread_ids,
     wait_until,
 )
-from tests.support.target import Target, start_target
+from tests.support.target import start_target
 from tests.support.tracers import Tracers, tracers
-
-UNHARMED = {"worked": 1, "wrong": 0}
-THOUSAND = ("hot_*", "libc:strtoul", "libc:strlen", "libc:memset")
 
 
 @pytest.fixture
@@ -37,66 +36,32 @@ def started() -> Iterator[Tracers]:
         yield made
 
 
-def altered(pid: int) -> set[tuple[str, int, int, int]]:
-    """But for kernel uprobes of others, which show in every process that maps the file."""
-    return set(altered_text(pid)) - set(altered_text(os.getpid()))
-
-
-def assert_whole_again(target: Target) -> None:
-    """Nobody traces it, its text is its files', and none of its threads stands still."""
-    wait_until("its text is restored", lambda: not altered(target.pid))
-    assert status_fields(target.pid)["TracerPid"] == "0"
-    for tid in thread_ids(target.pid):
-        wait_until("it runs", lambda tid=tid: process_state(tid) in "RSDX")  # type: ignore[misc]
-
-
-def kill_one(
-    started: Tracers, delay: float, specs: Sequence[str] = THOUSAND, *, planted: bool = True
-) -> None:
-    """A target under load, a tracer that is killed after `delay` seconds, a target unharmed."""
-    with start_target(build_target("doomed.c"), "8") as target:
-        tracer = started.start(target.pid, specs, wait=planted)
-        time.sleep(delay)
-        assert not planted or len(altered(target.pid)) > 1000
-        started.kill(tracer)
-        assert_whole_again(target)
-        ended = target.finish()
-    assert ended.report == UNHARMED
-    assert ended.events == ("exited 0",)
-
-
-def kill_many(started: Tracers, times: int, most: float, *, planted: bool = True) -> None:
-    """At random moments up to `most` seconds; says how many in the run's output (`-rP`)."""
-    seed = random.randrange(1 << 32)
-    moments = random.Random(seed)
-    for number in range(times):
-        try:
-            kill_one(started, moments.random() * most, planted=planted)
-        except (AssertionError, TimeoutError, EOFError) as error:
-            raise AssertionError(f"kill {number + 1} of {times}, seed {seed}: {error}") from error
-    sys.stdout.write(f"{times} of {times} kills survived, seed {seed}\n")
-
-
 def test_a_program_under_load_survives_the_kill_of_its_tracer_at_any_moment(
     started: Tracers,
 ) -> None:
-    kill_many(started, 15, most=0.03)
+    kill_many(started, build_target("doomed.c"), 15, most=0.03)
 
 
 @pytest.mark.soak
 def test_it_does_a_thousand_times_of_a_thousand(started: Tracers) -> None:
-    kill_many(started, int(os.environ.get("KILLS", "1000")), most=0.1)
+    kill_many(started, build_target("doomed.c"), int(os.environ.get("KILLS", "1000")), most=0.1)
 
 
 def test_it_survives_a_kill_while_it_is_attached_to_and_its_traps_are_written(
     started: Tracers,
 ) -> None:
-    kill_many(started, 8, most=0.2, planted=False)
+    kill_many(started, build_target("doomed.c"), 8, most=0.2, planted=False)
 
 
 @pytest.mark.soak
 def test_it_does_hundreds_of_times(started: Tracers) -> None:
-    kill_many(started, int(os.environ.get("KILLS", "300")), most=0.4, planted=False)
+    kill_many(
+        started,
+        build_target("doomed.c"),
+        int(os.environ.get("KILLS", "300")),
+        most=0.4,
+        planted=False,
+    )
 
 
 _DEATHS = {

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from tests.support.build import BuildFailed, build_target
 
-__all__ = ["FIXED", "PROPOSAL", "build_32", "without_the_net"]
+__all__ = ["FIXED", "PROPOSAL", "build_32"]
 
 FIXED = ("-fno-pie", "-no-pie")
 PROPOSAL = (*FIXED, "-Wl,-Ttext-segment=0x08048000")
@@ -18,12 +17,6 @@ PROPOSAL = (*FIXED, "-Wl,-Ttext-segment=0x08048000")
 
 # What 64-bit sources name or compute otherwise.
 _FOR_32 = ("-m32", "-DREG_RIP=REG_EIP", "-Wno-format", "-Wno-clobbered")
-
-
-def without_the_net(said: Iterable[str]) -> list[str]:
-    """Warnings, or lines of the command's, but for the one that every 32-bit program gets: the
-    handler of last resort is not written for i386 (docs/tracer_death.md)."""
-    return [line for line in said if "no safety net: it is not written yet for i386" not in line]
 
 
 @functools.cache

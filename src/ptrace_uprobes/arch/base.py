@@ -24,6 +24,7 @@ class SystemCalls:
     clone: int
     clone3: int
     vfork: int
+    rt_sigaction: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +66,8 @@ class Architecture:
     def mask(self) -> int:
         """Of the bits that a register has."""
         return (1 << 8 * self.word_size) - 1
+
+    @property
+    def sigaction_size(self) -> int:
+        """Bytes in the kernel's struct sigaction: handler, flags, restorer, and 64 signals."""
+        return 3 * self.word_size + 8

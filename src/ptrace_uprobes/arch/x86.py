@@ -37,7 +37,9 @@ X86_64 = Architecture(
     syscall_argument_registers=("rdi", "rsi", "rdx", "r10", "r8", "r9"),
     red_zone=128,
     # arch/x86/entry/syscalls/syscall_64.tbl
-    system_calls=SystemCalls(mmap=9, munmap=11, mprotect=10, clone=56, clone3=435, vfork=58),
+    system_calls=SystemCalls(
+        mmap=9, munmap=11, mprotect=10, clone=56, clone3=435, vfork=58, rt_sigaction=13
+    ),
     user_end=(1 << 47) - 4096,  # TASK_SIZE, arch/x86/include/asm/page_64_types.h
     code_segment=0x33,  # __USER_CS, arch/x86/include/asm/segment.h
     registers=tuple((name, name) for name in _REGISTERS_64),
@@ -60,7 +62,9 @@ I386 = Architecture(
     syscall_argument_registers=("rbx", "rcx", "rdx", "rsi", "rdi", "rbp"),
     red_zone=0,
     # arch/x86/entry/syscalls/syscall_32.tbl
-    system_calls=SystemCalls(mmap=192, munmap=91, mprotect=125, clone=120, clone3=435, vfork=190),
+    system_calls=SystemCalls(
+        mmap=192, munmap=91, mprotect=125, clone=120, clone3=435, vfork=190, rt_sigaction=174
+    ),
     user_end=0xFFFF_E000,  # IA32_PAGE_OFFSET, arch/x86/include/asm/page_64_types.h
     code_segment=0x23,  # __USER32_CS
     registers=(*((f"e{name}", f"r{name}") for name in _REGISTERS_32), ("eflags", "eflags")),

@@ -260,15 +260,19 @@ class SpaceRecord:
         symbol, offset = found
         return f"{symbol.name}+{offset:#x}" if offset else symbol.name
 
-    def table_pair(self, placed: PlacedSite) -> tuple[int, int]:
+    def table_pairs(self, placed: PlacedSite) -> list[tuple[int, int]]:
         """Where a thread that has run into the trap stands, and where it can go on without us.
 
         Without a slot that can be run through it is sent to the site again and again, until the
-        guardian has put the instruction back.
+        guardian has put the instruction back. So is one in the mode that the slot is not for.
         """
         slot = placed.slot if placed.plan.scratch is None else None
         reported = placed.address + self.space.architecture.breakpoint_pc_offset
-        return reported, placed.address if slot is None else slot
+        pairs: list[tuple[int, int]] = [(reported, placed.address if slot is None else slot)]
+        whole = self.slots.by_site.get(placed.address)
+        if slot is not None and whole is not None and whole.other_mode is not None:
+            pairs.append((whole.other_mode, placed.address))
+        return pairs
 
     def write(self, address: int, data: bytes) -> None:
         """Write program memory for a user, traps kept; refuses displaced instructions."""

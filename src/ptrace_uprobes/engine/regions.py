@@ -80,7 +80,7 @@ class Regions:
         ledger = None if guardian is None else guardian.ledger
         own = record.slots.gadget
         architecture = record.space.architecture
-        if thread.resume_signal or architecture.word_size == 4:
+        if thread.resume_signal:
             ledger = None  # a signal can be delivered from another kind of stop only
         if own is not None and not leaving:
             returns_to = own + GADGET_RETURN if record.net is not None else 0

@@ -7,13 +7,12 @@ SIGTRAPs of our traps are the program's own. What then catches them is `arch.las
 from __future__ import annotations
 
 import signal
-import struct
 from dataclasses import dataclass
 from typing import Final
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.base import Architecture
-from ptrace_uprobes.arch.last_resort import DEFAULT_ACTION, LAST_RESORTS, LastResort
+from ptrace_uprobes.arch.last_resort import LAST_RESORTS, LastResort
 from ptrace_uprobes.linux.memory import ProcessMemory
 from ptrace_uprobes.linux.process_info import Status
 from ptrace_uprobes.remote_syscall import RemoteCalls
@@ -27,7 +26,6 @@ NO_NET: Final = (
 )
 OWN_HANDLER: Final = "the program handles or ignores SIGTRAP itself"
 _SIGSET_SIZE: Final = 8
-_ACTION_SIZE: Final = len(DEFAULT_ACTION)
 
 
 def last_resort_for(architecture: Architecture) -> LastResort | None:
@@ -50,22 +48,27 @@ class SafetyNet:
     def head(self) -> int:
         return self.start + self.resort.head
 
+    @property
+    def _word_size(self) -> int:
+        return self.resort.architecture.word_size
+
     def add(self, memory: ProcessMemory, node: VirtAddr) -> None:
         """Put a node that has been written, and that `first_node` follows, into the list."""
-        memory.write(self.head, node.to_bytes(8, "little"))
+        memory.write(self.head, node.to_bytes(self._word_size, "little"))
 
     def first_node(self, memory: ProcessMemory) -> int | None:
         """None if the memory is gone."""
-        head = memory.read_some(self.head, 8)
-        return int.from_bytes(head, "little") if len(head) == 8 else None
+        head = memory.read_some(self.head, self._word_size)
+        return int.from_bytes(head, "little") if len(head) == self._word_size else None
 
     def take_down(self, remote: RemoteCalls, memory: ProcessMemory) -> None:
         """Give the program its former action back, unless it has another one by now."""
         memory.write(self.scratch, self.former)
-        before = self.scratch + _ACTION_SIZE
-        number = self.resort.sigaction_number
+        size = len(self.former)
+        before = self.scratch + size
+        number = self.resort.architecture.system_calls.rt_sigaction
         remote.syscall(number, signal.SIGTRAP, self.scratch, before, _SIGSET_SIZE)
-        if _handler_of(memory.read(before, _ACTION_SIZE)) != self.start:
+        if self.resort.handler_of(memory.read(before, size)) != self.start:
             remote.syscall(number, signal.SIGTRAP, before, 0, _SIGSET_SIZE)
 
 
@@ -84,31 +87,27 @@ def spread(
         return None
     memory.write(node, resort.area_node(0, area.start, area.end))
     memory.write(start, resort.assemble(start, node))
-    number = resort.sigaction_number
+    number = resort.architecture.system_calls.rt_sigaction
+    size = len(resort.default_action)
     action = start + resort.action
     if status.ignores(signal.SIGTRAP) or status.catches(signal.SIGTRAP):
         # Only a look: the program's own is not to be missing for a moment.
         remote.syscall(number, signal.SIGTRAP, 0, scratch, _SIGSET_SIZE)
-        if not _is_default(memory.read(scratch, _ACTION_SIZE), resort, memory):
+        if not _is_default(memory.read(scratch, size), resort, memory):
             return None
     remote.syscall(number, signal.SIGTRAP, action, scratch, _SIGSET_SIZE)
-    former = memory.read(scratch, _ACTION_SIZE)
+    former = memory.read(scratch, size)
     if not _is_default(former, resort, memory):
         remote.syscall(number, signal.SIGTRAP, scratch, 0, _SIGSET_SIZE)
         return None
-    if _handler_of(former):
-        former = DEFAULT_ACTION
+    if resort.handler_of(former):
+        former = resort.default_action
     return SafetyNet(resort, start, scratch, former)
-
-
-def _handler_of(action: bytes) -> int:
-    handler: int = struct.unpack_from("<Q", action)[0]
-    return handler
 
 
 def _is_default(action: bytes, resort: LastResort, memory: ProcessMemory) -> bool:
     """SIG_DFL, or what a tracer that was killed has left behind."""
-    handler = _handler_of(action)
+    handler = resort.handler_of(action)
     if handler <= signal.SIG_IGN:
         return handler == signal.SIG_DFL
     return memory.read_some(handler, len(resort.code)) == resort.code

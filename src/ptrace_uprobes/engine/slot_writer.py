@@ -71,9 +71,10 @@ class SlotWriter:
     ) -> None:
         """Slots, and with them the node by which the safety net knows them; it is told last."""
         pairs = [
-            record.table_pair(placed)
+            pair
             for placed in fresh
             if placed.plan.mechanism is not Mechanism.REFUSE
+            for pair in record.table_pairs(placed)
         ]
         net = record.net
         node = None
@@ -94,7 +95,7 @@ class SlotWriter:
         """Sites that need no slot need the safety net, and all of them a place in its list."""
         if not fresh or record.no_net is not None or record.no_mmap is not None:
             return
-        size = LastResort.table_size(len(fresh))
+        size = LastResort.table_size(2 * len(fresh))
         if record.net is None or not record.slots.has_room(size):
             low, high = _home(record, fresh[0].address)
             try:
@@ -139,7 +140,7 @@ class SlotWriter:
             by_home.setdefault(_home(record, placed.address), []).append(placed)
         for (low, high), group in by_home.items():
             room = sum((_size_of(p.plan) + 15) // 16 * 16 for p in group)
-            room += LastResort.table_size(len(todo))
+            room += LastResort.table_size(2 * len(todo))
             grown = False
             busy = None
             for placed in group:

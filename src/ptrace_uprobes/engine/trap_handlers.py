@@ -21,10 +21,7 @@ from ptrace_uprobes.tracee import Thread
 
 __all__ = ["TrapHandlers"]
 
-_SYS_RT_SIGACTION: Final = 13
-_SIZE: Final = 32  # struct sigaction of the kernel: handler, flags, restorer, mask
 _SIGSET_SIZE: Final = 8
-_BELOW: Final = 128 + _SIZE  # the red zone is the program's
 _TRAP_BIT: Final = 1 << (signal.SIGTRAP - 1)
 
 
@@ -41,8 +38,6 @@ class TrapHandlers:
         record: SpaceRecord | None = thread.process.space.extra
         if record is None or not record.sites():
             return
-        if record.space.architecture.word_size == 4:
-            return  # the call's number and its struct sigaction are others there
         try:
             status = read_status(thread.tid)
             if not status.catches(signal.SIGTRAP) or status.seccomp:
@@ -77,19 +72,22 @@ class TrapHandlers:
 
     def _call(self, record: SpaceRecord, thread: Thread, action: bytes | None) -> bytes:
         """What the action is, or has been made."""
-        place = ptrace_calls.peek_user(thread.tid, "rsp") - _BELOW
+        architecture = record.space.architecture
+        size = architecture.sigaction_size
+        place = ptrace_calls.peek_user(thread.tid, "rsp") - architecture.red_zone - size
         memory = record.space.memory
-        kept = memory.read(place, _SIZE)
+        kept = memory.read(place, size)
 
         def work(remote: RemoteCalls) -> int:
             new, old = (place, 0) if action is not None else (0, place)
-            return remote.syscall(_SYS_RT_SIGACTION, signal.SIGTRAP, new, old, _SIGSET_SIZE)
+            number = architecture.system_calls.rt_sigaction
+            return remote.syscall(number, signal.SIGTRAP, new, old, _SIGSET_SIZE)
 
         try:
             if action is not None:
                 memory.write(place, action)
             self._regions.call(record, work)
-            return memory.read(place, _SIZE)
+            return memory.read(place, size)
         finally:
             memory.write(place, kept)
 

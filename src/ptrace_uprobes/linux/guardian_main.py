@@ -27,8 +27,9 @@ _PAGE = 4096
 _NONCE_OFFSET = 8
 """Of the nonce in an area of ours (`ssol.scratch`)."""
 _PARKED, _PARKED_BEFORE, _PARKED_STATE = _BLOCK, _BLOCK + 5, _BLOCK + 128
-_JUMP_DISPLACEMENT = 3
-"""Of the displacement of the jump to itself, in a gadget (`ssol.scratch`)."""
+_JUMP_DISPLACEMENTS = 3, 6
+"""Of the displacements of the jumps to themselves, in a gadget (`ssol.scratch`): where a system
+call ends, and a function."""
 _WAY_OUT = 16
 """Of the bytes behind a gadget that are for us."""
 _REGISTERS = (
@@ -46,7 +47,11 @@ _TF = 1 << 8
 _RESTARTS = (512, 513, 514)
 """ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND (include/linux/errno.h)."""
 _RESTART_BLOCK = 516
-_SYS_RESTART = 219
+_SYS_RESTART = {8: 219, 4: 0}
+"""restart_syscall(2), by the bytes in a word."""
+_CODE_64, _CODE_32 = 0x33, 0x23
+"""CS of 64-bit code and of 32-bit code (arch/x86/include/asm/segment.h)."""
+_LOW_HALF = (1 << 32) - 1
 _LATE = 0.05
 """Seconds after which a fork that was in the making can be seen."""
 
@@ -129,7 +134,8 @@ def restore(memory: int, traps: dict[int, int]) -> None:
 def unpark(words: memoryview, memories: dict[int, tuple[int, int]]) -> None:
     """Give a thread that was borrowed its own state back: it waits in a jump to itself, or comes
     there, and is shown a way out."""
-    if not words[_PARKED] or words[_PARKED + 1] not in memories:
+    word_size = words[_PARKED]
+    if not word_size or words[_PARKED + 1] not in memories:
         return
     pid, memory = memories[words[_PARKED + 1]]
     tid, gadget, size = words[_PARKED + 2], words[_PARKED + 3], words[_PARKED + 4]
@@ -139,9 +145,10 @@ def unpark(words: memoryview, memories: dict[int, tuple[int, int]]) -> None:
     restart(registers)
     start = gadget + _WAY_OUT
     try:
-        os.pwrite(memory, way_out(start, mask, registers), start)
-        displacement = start - (gadget + _JUMP_DISPLACEMENT + 1)
-        os.pwrite(memory, bytes([displacement]), gadget + _JUMP_DISPLACEMENT)
+        os.pwrite(memory, way_out(start, mask, registers, word_size), start)
+        for place in _JUMP_DISPLACEMENTS:
+            displacement = start - (gadget + place + 1)
+            os.pwrite(memory, bytes([displacement]), gadget + place)
         if size and has_left(pid, tid):
             before = bytes(words[_PARKED_BEFORE : _PARKED_BEFORE + (size + 7) // 8])[:size]
             os.pwrite(memory, before, gadget)
@@ -149,25 +156,52 @@ def unpark(words: memoryview, memories: dict[int, tuple[int, int]]) -> None:
         return  # it has ended
 
 
+def is_narrow(registers: dict[str, int]) -> bool:
+    """Whether the thread ran 32-bit code."""
+    return registers["cs"] & 0xFFF == _CODE_32
+
+
 def restart(registers: dict[str, int]) -> None:
     """What the kernel does on the way to user mode to a system call that a stop interrupted
     (arch/x86/kernel/signal.c, arch_do_signal_or_restart)."""
-    error = (1 << 64) - registers["rax"]
-    if registers["orig_rax"] >> 63:
+    word_size = 4 if is_narrow(registers) else 8
+    bits = 8 * word_size
+    error = (1 << bits) - (registers["rax"] & (1 << bits) - 1)
+    if registers["orig_rax"] >> bits - 1 & 1:
         return
     if error in _RESTARTS:
         registers["rax"] = registers["orig_rax"]
         registers["rip"] -= 2
     elif error == _RESTART_BLOCK:
-        registers["rax"] = _SYS_RESTART
+        registers["rax"] = _SYS_RESTART[word_size]
         registers["rip"] -= 2
 
 
-def way_out(start: int, mask: int, registers: dict[str, int]) -> bytes:
+def way_out(start: int, mask: int, registers: dict[str, int], word_size: int) -> bytes:
     """Code for `start` that sets all registers and the signal mask. It uses no stack but its own
-    bytes, which nobody can write: so signals wait as long as RSP points there."""
+    bytes, which nobody can write: so signals wait as long as the stack pointer points there.
+
+    It begins as code of a program with words of so many bytes, and ends in the thread's mode.
+    """
+    narrow = is_narrow(registers)
     data = start + _DATA
-    code = b"".join(
+    if word_size == 4 and narrow:
+        code = way_out_32(start, data, registers)
+    else:
+        # ljmp $0x33, $behind: from 32-bit code to what follows
+        code = b"\xea" + (start + 7).to_bytes(4, "little") + b"\x33\0" if word_size == 4 else b""
+        code += way_out_64(data, registers, far=narrow)
+    flags = registers["eflags"] & ~_TF
+    values = ((1 << 64) - 1, flags, mask)
+    return code.ljust(_DATA, b"\xcc") + b"".join(v.to_bytes(8, "little") for v in values)
+
+
+def way_out_64(data: int, registers: dict[str, int], *, far: bool) -> bytes:
+    """`far`: to 32-bit code."""
+    target = registers["rip"].to_bytes(8, "little")
+    if far:
+        target = target[:4] + _CODE_32.to_bytes(2, "little")
+    return b"".join(
         (
             set_mask(data),
             load("rsp", data + 8),
@@ -175,13 +209,27 @@ def way_out(start: int, mask: int, registers: dict[str, int]) -> bytes:
             load("rsp", registers["rsp"]),
             set_mask(data + 16),
             *(load(name, registers[name]) for name in _NUMBERS if name != "rsp"),
-            b"\xff\x25\x00\x00\x00\x00",  # jmp *0(%rip)
-            registers["rip"].to_bytes(8, "little"),
+            b"\xff\x2d" if far else b"\xff\x25",  # ljmp *0(%rip), jmp *0(%rip)
+            b"\x00\x00\x00\x00",
+            target,
         )
     )
-    flags = registers["eflags"] & ~_TF
-    values = ((1 << 64) - 1, flags, mask)
-    return code.ljust(_DATA, b"\xcc") + b"".join(v.to_bytes(8, "little") for v in values)
+
+
+def way_out_32(start: int, data: int, registers: dict[str, int]) -> bytes:
+    code = b"".join(
+        (
+            set_mask_32(data),
+            load_32("rsp", data + 8),
+            b"\x9d",  # popf
+            load_32("rsp", registers["rsp"]),
+            set_mask_32(data + 16),
+            *(load_32(name, registers[name]) for name in tuple(_NUMBERS)[:8] if name != "rsp"),
+            b"\xe9",  # jmp
+        )
+    )
+    distance = registers["rip"] - (start + len(code) + 4) & _LOW_HALF
+    return code + distance.to_bytes(4, "little")
 
 
 _DATA = 280
@@ -191,6 +239,25 @@ def load(register: str, value: int) -> bytes:
     """movabs $value, %register"""
     number = _NUMBERS[register]
     return bytes([0x48 | number >> 3, 0xB8 | number & 7]) + value.to_bytes(8, "little")
+
+
+def load_32(register: str, value: int) -> bytes:
+    """mov $value, %register"""
+    return bytes([0xB8 | _NUMBERS[register]]) + (value & _LOW_HALF).to_bytes(4, "little")
+
+
+def set_mask_32(address: int) -> bytes:
+    """As below."""
+    return b"".join(
+        (
+            b"\xbb\x02\x00\x00\x00",  # mov $2, %ebx
+            load_32("rcx", address),
+            b"\xba\x00\x00\x00\x00",  # mov $0, %edx
+            b"\xbe\x08\x00\x00\x00",  # mov $8, %esi
+            b"\xb8\xaf\x00\x00\x00",  # mov $175, %eax
+            b"\xcd\x80",  # int $0x80
+        )
+    )
 
 
 def set_mask(address: int) -> bytes:

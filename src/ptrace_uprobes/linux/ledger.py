@@ -26,9 +26,10 @@ _GUARDIAN: Final = 1
 _CLOSED: Final = 2
 _NONCE: Final = 3
 _PARKED: Final = _BLOCK
-"""Block 1: 1 while a thread of the program runs what we have it run; then its owner, its number,
-the gadget, how many bytes stood there before and those bytes; then, at a fixed place, the signal
-mask and the registers that it is to go on with."""
+"""Block 1: while a thread of the program runs what we have it run, the bytes in a word of the
+program's; else 0. Then the thread's owner, its number, the gadget, how many bytes stood there
+before and those bytes; then, at a fixed place, the signal mask and the registers that it is to go
+on with."""
 _PARKED_BEFORE: Final = _PARKED + 5
 _PARKED_STATE: Final = _PARKED + 128
 
@@ -62,7 +63,14 @@ class Ledger:
         self.words[_GUARDIAN] = pid
 
     def park(
-        self, owner: int, tid: int, gadget: int, before: bytes, mask: int, registers: bytes
+        self,
+        owner: int,
+        tid: int,
+        gadget: int,
+        before: bytes,
+        mask: int,
+        registers: bytes,
+        word_size: int,
     ) -> None:
         """A thread is about to be borrowed."""
         words = self.words
@@ -74,7 +82,7 @@ class Ledger:
         words[_PARKED + 4] = len(before)
         _put(words, _PARKED_BEFORE, padded)
         _put(words, _PARKED_STATE, mask.to_bytes(_WORD, "little") + registers)
-        words[_PARKED] = 1
+        words[_PARKED] = word_size
 
     def unpark(self) -> None:
         """It has its own state again."""
