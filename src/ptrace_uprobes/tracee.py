@@ -151,8 +151,8 @@ class Thread:
         """The site that it has hit and whose displaced instruction it has yet to execute."""
         self.trapped: Any = None
         """The site whose trap it has run into, as long as that is known and not acted on."""
-        self.busy = False
-        """A blocking handler has this thread."""
+        self.busy: Any = None
+        """The hit whose blocking handler has this thread."""
         self.syscall_mode = False
         self.syscall_entry = False
         self.in_mmap = False

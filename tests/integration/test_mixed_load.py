@@ -238,3 +238,38 @@ def test_a_library_that_is_loaded_anew_while_its_probe_is_planted_has_its_trap_a
 
         # THEN the trap is put in again
         wait_until("it is hit", lambda: probe.hits > 10)
+
+
+@pytest.mark.parametrize("mechanism", ["boost", "emulate", "step"])
+def test_a_vfork_child_that_waits_for_a_handler_is_let_go_of_with_its_parent(
+    mechanism: str,
+) -> None:
+    # GIVEN a parent that cannot stop before its child is done, and a child that waits in a hit,
+    # with more of them before it
+    begun, over = threading.Event(), threading.Event()
+
+    def wait(hit: pu.Hit) -> None:
+        if hit.pid != member.pid and member.word("calling"):
+            begun.set()
+            over.wait(60)
+
+    with _member("vforks") as member:
+        engine = pu.attach(member.pid, follow_forks=True, mechanism=mechanism)
+        try:
+            engine.probe("call", wait, blocking=True)
+            counted = engine.probe("work")
+            engine.start()
+            member.open()
+            assert begun.wait(60)
+
+            # WHEN we detach and do not wait for the handler
+            engine.stop()
+        finally:
+            over.set()
+
+        # THEN both go on, what the child hits meanwhile is counted, and all is as computed
+        assert counted.hits > 0
+        calls = member.word("work")
+        wait_until("it works", lambda: member.word("work") > calls)
+        member.noise()
+        member.check_let_go()

@@ -22,7 +22,7 @@ from tests.soak.member import KINDS, Member, Wrong
 from tests.soak.rounds import ROUNDS, Fleet, Round
 from tests.soak.watchdog import Watchdog
 
-_PATIENCE = 240.0
+_PATIENCE = 900.0
 _LINE_EVERY = 10.0
 
 

@@ -161,7 +161,7 @@ def hot(round_: Round) -> None:
 
     member.open()
     at_first = member.word("work")
-    wait_until("it works", lambda: member.word("work") > at_first + 100)
+    wait_until("it works", lambda: member.word("work") > at_first + 100, LIMIT)
     outer = member.word("work")
     engine = round_.attach([member], follow_forks=False)
     try:
@@ -239,6 +239,7 @@ def commanded(round_: Round) -> None:
                         len(_traps(member)) >= len(names)  # type: ignore[misc]
                         or command.poll() is not None
                     ),
+                    LIMIT,
                 )
             if command.poll() is not None:
                 raise Wrong(f"the command ended by itself: {command.communicate()[1]}")

@@ -231,8 +231,8 @@ class Births:
             state.threads.pop(former, None)
         thread.reentries.clear()
         thread.stepping = None
-        thread.syscall_mode = thread.busy = thread.in_vfork = False
-        thread.trapped = None
+        thread.syscall_mode = thread.in_vfork = False
+        thread.trapped = thread.busy = None
         state.processes[process.pid] = process
         try:
             architecture = architecture_of(process.pid)

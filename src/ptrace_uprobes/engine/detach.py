@@ -57,7 +57,7 @@ def _bring_home(tracer: Tracer, thread: Thread) -> None:
         # instruction: it is executed in its own place.
         placed: PlacedSite = thread.at_hit
         thread.at_hit = None
-        thread.busy = False
+        thread.busy = None
         _set_rip(thread, placed.address)
     leave_slot(thread)
 

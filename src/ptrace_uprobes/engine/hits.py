@@ -267,7 +267,7 @@ class HitRunner:
     ) -> None:
         """A handler that may block: this thread waits for it, no other does."""
         registers = hit.registers  # read now: a worker thread may make no ptrace calls
-        thread.busy = True
+        thread.busy = hit
         thread.state = RunState.STOPPED
         memory = thread.process.space.memory
         memory.users += 1
@@ -276,9 +276,9 @@ class HitRunner:
         def finish() -> None:
             hit.close()
             memory.release_user()
-            if not thread.busy or thread.state is RunState.GONE:
-                return  # detached or killed meanwhile
-            thread.busy = False
+            if thread.busy is not hit or thread.state is RunState.GONE:
+                return  # abandoned, detached or killed meanwhile
+            thread.busy = None
             try:
                 self._serve(thread, placed, rest, registers, rest_of_calls)
             except TraceeGone:
@@ -298,10 +298,8 @@ class HitRunner:
     def abandon(self, thread: Thread) -> None:
         """Go on from a hit whose blocking handler has not returned, as if it had."""
         placed: PlacedSite = thread.at_hit
-        thread.at_hit = None
-        thread.busy = False
-        address = placed.slot if placed.slot is not None else placed.address
-        ptrace_calls.call(ptrace_calls.POKEUSER, thread.tid, _RIP, address)
+        thread.busy = None
+        self._execute(thread, placed, None)
 
     def _handler_raised(self, count: SiteCount, error: BaseException) -> None:
         probe = count.probe

@@ -380,6 +380,7 @@ class Tracer:
         """A held vfork child goes on, without waiting for a handler that blocks."""
         if thread.at_hit is not None:
             self.hits.abandon(thread)
+            return
         number, thread.resume_signal = thread.resume_signal, 0
         thread.resume(number)
 

@@ -322,12 +322,15 @@ class EngineState:
 
         It is never held inside a system call, as event stops are: there it is of no use.
         """
-        held = self.frozen and not thread.stop_event and not self.finishes_vfork(thread)
-        if thread.busy or held:
+        if thread.busy or self.holds(thread):
             thread.state = RunState.STOPPED
             thread.resume_signal = number
         else:
             thread.resume(number)
+
+    def holds(self, thread: Thread) -> bool:
+        """Whether a thread that has stopped is to stay so."""
+        return self.frozen and not thread.stop_event and not self.finishes_vfork(thread)
 
     @staticmethod
     def finishes_vfork(thread: Thread) -> bool:

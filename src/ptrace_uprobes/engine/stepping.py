@@ -48,7 +48,7 @@ class Stepper:
         current: UserRegs = registers if registers is not None else registers_at(thread, placed)
         if placed.slot is None:
             raise EngineBug(f"a step at {placed.address:#x} without a slot")
-        if self._state.frozen:
+        if self._state.holds(thread):
             current.rip = placed.address
             ptrace_calls.set_registers(thread.tid, current)
             note_reentry(thread, placed, current)
