@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 import ptrace_uprobes as pu
+from ptrace_uprobes.engine.births import Births
 from ptrace_uprobes.engine.libraries import Libraries
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.engine.planting import Planter
@@ -273,3 +274,30 @@ def test_a_vfork_child_that_waits_for_a_handler_is_let_go_of_with_its_parent(
         wait_until("it works", lambda: member.word("work") > calls)
         member.noise()
         member.check_let_go()
+
+
+def test_a_child_with_a_trap_that_its_parent_has_lost_while_it_forked_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # GIVEN a family whose children are copied with a trap
+    with _member("forks") as member, pu.attach(member.pid, follow_forks=True) as engine:
+        probe, kept = engine.probe("work"), engine.probe("own_work")
+        engine.start()
+        copy_of = Births.copy_of
+        removed = threading.Event()
+
+        def copy_late(births: Births, space: AddressSpace, child: int) -> AddressSpace:
+            # WHEN that trap is taken out of the parent before we are told of a child's birth
+            if not removed.is_set() and member.word("calling"):
+                probe.remove()
+                removed.set()
+            return copy_of(births, space, child)
+
+        monkeypatch.setattr(Births, "copy_of", copy_late)
+        member.open()
+        assert removed.wait(60)
+
+        # THEN the child does not run into it for ever
+        hits = kept.hits
+        wait_until("the family goes on", lambda: kept.hits > hits + 10)
+        member.noise()
