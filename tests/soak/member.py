@@ -49,8 +49,8 @@ _WORDS: Final = (
 _OFFSETS: Final = {name: 8 * number for number, name in enumerate(_WORDS)}
 _SILENT, _NOISE, _OPEN = 0, 1, 2
 LIMIT: Final = 240.0
-"""Seconds that any one wait may take, on a machine with much else to do: of two CPUs with a load of
-thirty a niced process has a second in forty."""
+"""Seconds that any one wait may take, on a machine with much else to do: of two CPUs with a load
+of thirty a niced process has a second in forty."""
 
 
 class Wrong(Exception):

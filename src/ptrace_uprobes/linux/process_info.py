@@ -97,9 +97,9 @@ def process_ids() -> list[int]:
 
 
 CLOCK_GRAIN: Final = 5.0
-"""How long before `started_at` the memory may have been copied, with a margin, in seconds. /proc tells
-it in hundredths; but the kernel takes the time after the copy (kernel/fork.c, copy_process), and may
-have given the CPU to others in between."""
+"""How long before `started_at` the memory may have been copied, with a margin, in seconds. /proc
+tells it in hundredths; but the kernel takes the time after the copy (kernel/fork.c, copy_process),
+and may have given the CPU to others in between."""
 
 
 def started_at(pid: int) -> float:
