@@ -108,6 +108,8 @@ class Soak:
 def main() -> int:
     """Run it as the options say."""
     options = _options()
+    # Under nohup the commands would inherit that SIGHUP is ignored, and rightly not end by it.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     # Ended from outside, it ends its fleet too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     seed = options.seed
