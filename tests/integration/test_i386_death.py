@@ -27,11 +27,11 @@ def started() -> Iterator[Tracers]:
 
 
 def test_a_32_bit_program_under_load_survives_the_kill_of_its_tracer(started: Tracers) -> None:
-    kill_many(started, build_32("doomed.c"), 6, most=0.03)
+    kill_many(started, build_32("doomed.c"), 3, most=0.03)
 
 
 def test_it_survives_a_kill_while_its_traps_are_written(started: Tracers) -> None:
-    kill_many(started, build_32("doomed.c"), 4, most=0.2, planted=False)
+    kill_many(started, build_32("doomed.c"), 2, most=0.2, planted=False)
 
 
 @pytest.mark.soak

@@ -87,16 +87,18 @@ class Regions:
             yield Gadget(own, ledger, returns_to)
             return
         place = self._roomy_padding(record) if ledger is not None else None
-        if place is not None:
+        if place is not None and ledger is not None:
             self._state.guard.cover(record)
             memory = record.space.memory
             before = memory.read(place, GADGET_SIZE)
+            ledger.lend(record.space.serial, place, before)
             memory.write(place, gadget_of(architecture))
             try:
                 yield Gadget(place, ledger, 0, before)
             finally:
                 with suppress(MemoryFault):  # it has gone, or exec'ed
                     memory.write(place, before)
+                ledger.give_back()
             return
         excluded = [(r.start, r.end) for r in record.slots.regions if leaving and r.mapped]
         found = self._find_gadget(record, excluded)

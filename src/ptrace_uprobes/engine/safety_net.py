@@ -48,6 +48,10 @@ class SafetyNet:
     def head(self) -> int:
         return self.start + self.resort.head
 
+    def is_of(self, action: bytes) -> bool:
+        """Whether an action of the program's is this net."""
+        return self.resort.handler_of(action) == self.start
+
     @property
     def _word_size(self) -> int:
         return self.resort.architecture.word_size
@@ -68,7 +72,7 @@ class SafetyNet:
         before = self.scratch + size
         number = self.resort.architecture.system_calls.rt_sigaction
         remote.syscall(number, signal.SIGTRAP, self.scratch, before, _SIGSET_SIZE)
-        if self.resort.handler_of(memory.read(before, size)) != self.start:
+        if not self.is_of(memory.read(before, size)):
             remote.syscall(number, signal.SIGTRAP, before, 0, _SIGSET_SIZE)
 
 

@@ -36,7 +36,7 @@ class TrapHandlers:
     def entering(self, thread: Thread) -> None:
         """The thread is about to be given a SIGTRAP of the program's own."""
         record: SpaceRecord | None = thread.process.space.extra
-        if record is None or not record.sites():
+        if record is None or not (record.sites() or record.net is not None):
             return
         try:
             status = read_status(thread.tid)
@@ -45,11 +45,16 @@ class TrapHandlers:
             thread.resume_signal = signal.SIGTRAP  # whose siginfo is kept meanwhile
             try:
                 action = self._call(record, thread, None)
+                if record.net is not None and record.net.is_of(action):
+                    # The program has none, and is about to die: by the kernel's hand, and with the
+                    # registers in its core that it had, not with those that a handler returns to.
+                    self._call(record, thread, record.net.former)
+                    return
             finally:
                 thread.resume_signal = 0
         except (NoSuchProcess, RemoteCallFailed, MemoryFault):
             return
-        if thread.trap_action is None:
+        if thread.trap_action is None and record.sites():
             placed = next(iter(record.sites().values()))
             thread.reentries.insert(0, _every_hit_counts(placed))
         thread.trap_action = action

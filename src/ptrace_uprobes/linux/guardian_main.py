@@ -27,6 +27,7 @@ _PAGE = 4096
 _NONCE_OFFSET = 8
 """Of the nonce in an area of ours (`ssol.scratch`)."""
 _PARKED, _PARKED_BEFORE, _PARKED_STATE = _BLOCK, _BLOCK + 5, _BLOCK + 128
+_LENT = _BLOCK + 127
 _JUMP_DISPLACEMENTS = 3, 6
 """Of the displacements of the jumps to themselves, in a gadget (`ssol.scratch`): where a system
 call ends, and a function."""
@@ -135,10 +136,14 @@ def unpark(words: memoryview, memories: dict[int, tuple[int, int]]) -> None:
     """Give a thread that was borrowed its own state back: it waits in a jump to itself, or comes
     there, and is shown a way out."""
     word_size = words[_PARKED]
-    if not word_size or words[_PARKED + 1] not in memories:
+    if not (word_size or words[_LENT]) or words[_PARKED + 1] not in memories:
         return
     pid, memory = memories[words[_PARKED + 1]]
     tid, gadget, size = words[_PARKED + 2], words[_PARKED + 3], words[_PARKED + 4]
+    before = bytes(words[_PARKED_BEFORE : _PARKED_BEFORE + (size + 7) // 8])[:size]
+    if not word_size:
+        put_back(memory, gadget, before)
+        return
     mask = words[_PARKED_STATE]
     state = words[_PARKED_STATE + 1 : _PARKED_STATE + 1 + len(_REGISTERS)]
     registers = dict(zip(_REGISTERS, state, strict=True))
@@ -150,8 +155,14 @@ def unpark(words: memoryview, memories: dict[int, tuple[int, int]]) -> None:
             displacement = start - (gadget + place + 1)
             os.pwrite(memory, bytes([displacement]), gadget + place)
         if size and has_left(pid, tid):
-            before = bytes(words[_PARKED_BEFORE : _PARKED_BEFORE + (size + 7) // 8])[:size]
             os.pwrite(memory, before, gadget)
+    except OSError:
+        return  # it has ended
+
+
+def put_back(memory: int, address: int, data: bytes) -> None:
+    try:
+        os.pwrite(memory, data, address)
     except OSError:
         return  # it has ended
 

@@ -31,6 +31,8 @@ program's; else 0. Then the thread's owner, its number, the gadget, how many byt
 before and those bytes; then, at a fixed place, the signal mask and the registers that it is to go
 on with."""
 _PARKED_BEFORE: Final = _PARKED + 5
+_LENT: Final = _PARKED + 127
+"""1 while those bytes are not in their place."""
 _PARKED_STATE: Final = _PARKED + 128
 
 
@@ -62,6 +64,22 @@ class Ledger:
         """For the process that starts it."""
         self.words[_GUARDIAN] = pid
 
+    def lend(self, owner: int, gadget: int, before: bytes) -> None:
+        """A gadget is about to be written in the place of bytes of the program's."""
+        self._note_gadget(owner, gadget, before)
+        self.words[_LENT] = 1
+
+    def give_back(self) -> None:
+        """They are in their place again."""
+        self.words[_LENT] = 0
+
+    def _note_gadget(self, owner: int, gadget: int, before: bytes) -> None:
+        words = self.words
+        words[_PARKED + 1] = owner
+        words[_PARKED + 3] = gadget
+        words[_PARKED + 4] = len(before)
+        _put(words, _PARKED_BEFORE, before + bytes(-len(before) % _WORD))
+
     def park(
         self,
         owner: int,
@@ -74,13 +92,9 @@ class Ledger:
     ) -> None:
         """A thread is about to be borrowed."""
         words = self.words
-        padded = before + bytes(-len(before) % _WORD)
         words[_PARKED] = 0
-        words[_PARKED + 1] = owner
+        self._note_gadget(owner, gadget, before)
         words[_PARKED + 2] = tid
-        words[_PARKED + 3] = gadget
-        words[_PARKED + 4] = len(before)
-        _put(words, _PARKED_BEFORE, padded)
         _put(words, _PARKED_STATE, mask.to_bytes(_WORD, "little") + registers)
         words[_PARKED] = word_size
 
