@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from ptrace_uprobes.arch.x86 import X86_64
-from ptrace_uprobes.engine.state import EngineState, Options, status_of
+from ptrace_uprobes.engine.state import LOOK, EngineState, Options, status_of
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.ptrace_calls import SeizeOptions
 from ptrace_uprobes.tracee import AddressSpace, RunState, Thread
@@ -39,18 +39,17 @@ def _in_a_stop(pid: int) -> tuple[EngineState, Thread, int]:
     thread = state.new_thread(pid, process)
     ptrace_calls.call(_SEIZE, pid, 0, SeizeOptions.ALL)
     os.kill(pid, signal.SIGUSR1)
-    seen = state.look()
+    seen = os.waitid(os.P_PID, pid, LOOK)  # this process has other children
     assert seen is not None
-    assert seen.si_pid == pid
     thread.state = RunState.STOPPED
     return state, thread, status_of(seen)
 
 
-def _kill(state: EngineState, pid: int) -> None:
+def _kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
     def in_its_last_stop() -> bool:
-        seen = state.look(patient=False)
+        seen = os.waitid(os.P_PID, pid, LOOK | os.WNOHANG)
         return seen is not None and status_of(seen) == _LAST_STOP
 
     wait_until("the last stop", in_its_last_stop)
@@ -58,13 +57,13 @@ def _kill(state: EngineState, pid: int) -> None:
 
 def test_taking_it_tells_of_the_last_stop(sleeper: subprocess.Popen[bytes]) -> None:
     state, _, status = _in_a_stop(sleeper.pid)
-    _kill(state, sleeper.pid)
+    _kill(sleeper.pid)
     assert state.take(sleeper.pid, status) == (sleeper.pid, _LAST_STOP)
 
 
 def test_settling_it_keeps_the_last_stop_for_later(sleeper: subprocess.Popen[bytes]) -> None:
     state, thread, status = _in_a_stop(sleeper.pid)
-    _kill(state, sleeper.pid)
+    _kill(sleeper.pid)
     state.untaken, state.untaken_status = thread.tid, status
     state.settle()
     assert list(state.events) == [(thread.tid, _LAST_STOP)]
