@@ -51,10 +51,18 @@ def pytest_benchmark_update_json(
     config: pytest.Config, benchmarks: list[Any], output_json: dict[str, Any]
 ) -> None:
     """What is missing is part of the result."""
-    output_json["not_measured"] = _absent
+    output_json["not_measured"] = [*_absent, *_without_a_second_cpu()]
     output_json["figures"] = _figures
     output_json["interrupted"] = _interrupted
     output_json["quick"] = bool(config.getoption("--quick"))
+
+
+def _without_a_second_cpu() -> list[dict[str, str]]:
+    """Its measurements are not even collected."""
+    if len(machine.cpus()) > 1:
+        return []
+    what = "tracer and tracee on two CPUs"
+    return [{"name": what, "group": "", "reason": "we may run on one CPU only"}]
 
 
 def pytest_keyboard_interrupt() -> None:

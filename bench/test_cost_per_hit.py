@@ -88,7 +88,7 @@ def test_instruction(
 
 @pytest.mark.full_only
 @pytest.mark.parametrize("contestant", [each.name for each in _WORKS])
-@pytest.mark.parametrize("site", [site for site in SITES if SITES[site].at_entry])
+@pytest.mark.parametrize("site", SITES)
 def test_work_at_instruction(
     site: str,
     contestant: str,

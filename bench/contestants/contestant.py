@@ -121,14 +121,14 @@ class Contestant(ABC):
             ]
             command = self.command(job, target, folder)
             try:
-                printed = _run_bounded(command, job.placement.tracer, report)
+                printed, status = _run_bounded(command, job.placement.tracer, report)
             except _Hung as hung:
                 _hung[self.name] = str(hung)
                 raise
             text = report.read_text() if report.exists() else ""
             nanoseconds = last_number("nanoseconds", text)
             if nanoseconds is None:
-                raise NotMeasured(f"the target did not finish; {_last_line(printed)}")
+                raise NotMeasured(f"the target did not finish{_by(status)}; {_last_line(printed)}")
             counted = self.read_count(job, printed, folder)
         if counted.hits is None:
             raise NotMeasured(f"no count; {_last_line(printed)}")
@@ -144,9 +144,14 @@ def _last_line(printed: str) -> str:
     return f"it says: {lines[-1][:200]}" if lines else "it says nothing"
 
 
-def _run_bounded(command: Command, cpu: int, report: Path) -> str:
-    """All that it prints. Bound to `cpu`, in a session of its own, so that a tool that hangs is
-    killed with all that it has started."""
+def _by(status: int) -> str:
+    """What ended the command, which is often the target itself."""
+    return f": {signal.Signals(-status).name} ended it" if status < 0 else ""
+
+
+def _run_bounded(command: Command, cpu: int, report: Path) -> tuple[str, int]:
+    """All that it prints, and its exit status. Bound to `cpu`, in a session of its own, so that a
+    tool that hangs is killed with all that it has started."""
     pin = ["taskset", "-c", str(cpu)] if cpu >= 0 else []
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         process = subprocess.Popen(
@@ -165,7 +170,7 @@ def _run_bounded(command: Command, cpu: int, report: Path) -> str:
         finally:
             _end(process, report)
         output.seek(0)
-        return output.read()
+        return output.read(), process.returncode
 
 
 def _end(process: subprocess.Popen[bytes], report: Path) -> None:

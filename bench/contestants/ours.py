@@ -10,6 +10,7 @@ from pathlib import Path
 import ptrace_uprobes
 from bench.contestants.contestant import Command, Contestant, Counted, NotMeasured
 from bench.job import Job, Task
+from ptrace_uprobes.engine import counting
 
 __all__ = ["WORKS", "Ours"]
 
@@ -37,7 +38,9 @@ class Ours(Contestant):
         self.stops_per_hit = 2.0 if work == "return" or mechanism == "step" else 1.0
 
     def version(self) -> str:
-        return f"ptrace_uprobes {ptrace_uprobes.__version__}"
+        in_c = counting.serve is not counting.serve_in_python
+        loop = f"its innermost loop in {'C' if in_c else 'Python'}"
+        return f"ptrace_uprobes {ptrace_uprobes.__version__}, {loop}"
 
     def command(self, job: Job, target: Sequence[str], folder: Path) -> Command:
         return Command(

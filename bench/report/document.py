@@ -115,7 +115,8 @@ def _instructions(results: Results, drawn: _Pictures) -> str:
         "## One hit, by instruction",
         (
             "Tracer and tracee on one CPU, hits counted and no more. In parentheses the kernel's"
-            " own name for a probe there. `-`: the reason is at the end."
+            " own name for a probe there. `-`: not measured, the reason is at the end; the C"
+            " loops know `endbr64` alone, for what they cost does not depend on the instruction."
         ),
         table(("instruction", *names), rows, numbers=len(names)),
     ]
@@ -152,7 +153,7 @@ def _peers(results: Results, drawn: _Pictures) -> str:
                 drawn.add(
                     name,
                     title,
-                    partial(plots.cost_bars, entries, title),
+                    partial(plots.cost_bars, entries, title.replace("`", "")),
                 )
             )
     if not parts:
@@ -160,9 +161,9 @@ def _peers(results: Results, drawn: _Pictures) -> str:
     head = (
         "## Beside every tool that a user could pick\n\n"
         "All at the same five-byte nop of the same program (uftrace: of one that is built for it),"
-        " each count checked against the program's own. Tools without a stop run inside of the"
-        " program; ltrace and uftrace always trace the return as well; tracefs also records each"
-        " hit in a buffer."
+        " the calls with their returns at what their headings say; each count checked against"
+        " the program's own. Tools without a stop run inside of the program; ltrace and uftrace"
+        " always trace the return as well; tracefs also records each hit in a buffer."
     )
     return "\n\n".join((head, *parts))
 
@@ -236,6 +237,7 @@ def _scaling(results: Results, drawn: _Pictures) -> str:
         parts.append(f"### {_upper(curve)}")
         parts.append(f"{_upper(str(first['y_name']))}; {_where(points)}.")
         parts.append(_points(series, str(first["x_name"])))
+        parts.append(prose.standing_still(points))
         if any(len(one) > 1 for one in series.values()):
             parts.append(
                 drawn.add(

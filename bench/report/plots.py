@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,6 +41,15 @@ _STYLES = (
 def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     figure.savefig(path.with_suffix(".png"), dpi=110)
+
+
+_LONGEST_TITLE = 70
+"""Letters in a line that fit a picture of this width."""
+
+
+def _title(axes: Axes, text: str) -> None:
+    """In as many lines as it takes: what juts out of the picture is cut off."""
+    axes.set_title(textwrap.fill(text, _LONGEST_TITLE), fontsize=10)
 
 
 def _kind(label: str) -> tuple[str, str, str]:
@@ -89,7 +99,7 @@ def cost_bars(entries: Sequence[Entry], title: str, path: Path) -> None:
     axes.set_xlim(*_widened(low / 1.3, high * 1.3 * (high / low) ** 0.12, 10))
     _durations(axes.xaxis)
     axes.grid(axis="y", linewidth=0.3, linestyle=":")
-    axes.set_title(title, fontsize=10)
+    _title(axes, title)
     figure.legend(fontsize=8, loc="outside lower center", ncols=len(shown))
     _plain(axes)
     _save(figure, path)
@@ -163,7 +173,7 @@ def curves(
     _durations(axes.yaxis)
     axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks], fontsize=8)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_title(title, fontsize=10)
+    _title(axes, title)
     figure.legend(fontsize=8, loc="outside lower center", ncols=min(2, len(series)))
     _plain(axes)
     _save(figure, path)
@@ -198,7 +208,7 @@ def shares(parts: Mapping[str, Mapping[str, float]], title: str, path: Path) -> 
     axes.set_ylim(len(parts) - 0.5, -0.5)
     axes.set_xlim(0, max(1.0, *(1.1 * value for value in axes.get_xlim())))
     axes.set_xlabel("of a thousand functions (‰)")
-    axes.set_title(f"{title}: all but boost", fontsize=10)
+    _title(axes, f"{title}: all but boost")
     if names:
         figure.legend(fontsize=8, ncols=len(names), loc="outside lower center")
     _plain(axes)

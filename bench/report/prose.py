@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bench.report.promises import DEBUGGERS, kernels_cheapest, quotient, single_stepped
 from bench.report.results import Entry, Results
 from bench.report.text import interval, times
 
-__all__ = ["NOT_HIT", "WHOLE_JOBS", "anatomy", "introduction", "verdict", "what_remains"]
+__all__ = [
+    "NOT_HIT",
+    "WHOLE_JOBS",
+    "anatomy",
+    "introduction",
+    "standing_still",
+    "verdict",
+    "what_remains",
+]
 
 NOT_HIT = """Real programs with up to a thousand probes on functions that the run never reaches, beside the same
 run without any; the output is the same. What probes cost that are not hit is memory: the pages that
@@ -16,6 +26,7 @@ the planting are in it, which is nearly all of it in a short job. Each count equ
 
 _INSTRUCTIONS = "one hit at: "
 _PEERS = "peers: the hits counted, one CPU"
+_PEERS_ON_TWO = "peers: the hits counted, two CPUs"
 
 
 def introduction(results: Results) -> str:
@@ -76,7 +87,7 @@ def _user_space(results: Results) -> list[str]:
     if found is not None:
         text += (
             f" To the shortest loop in C that can do it, the one that touches RIP alone, counting is"
-            f" {interval(found)}: that much is Python and the engine, and the rest is the stop."
+            f" {interval(found)}: that much is the engine, and the rest is the stop."
         )
     if two is not None:
         text += (
@@ -126,10 +137,39 @@ def _the_kernel(results: Results) -> list[str]:
     if refused:
         names = " and ".join(f"`{name}`" for name in refused)
         parts.append(
-            f"The kernel does not probe {names} at all. If the program runs already, enabling the event fails"
+            f"**Where the kernel has no probe.** It does not probe {names} at all. If the program runs already, enabling the event fails"
             " (ENOTSUPP); if it starts later, as here, the event is accepted and no hit is ever counted."
         )
+    deadly = [
+        absent["group"].removeprefix(_INSTRUCTIONS)
+        for absent in results.absent
+        if absent.get("contestant", "") == "kernel uprobe, tracefs"
+        and absent.get("group", "").startswith(_INSTRUCTIONS)
+        and "SIGSEGV" in absent["reason"]
+    ]
+    if deadly:
+        names = " and ".join(f"`{name}`" for name in deadly)
+        parts.append(
+            f"With a uprobe of this kernel on {names} the program was ended by SIGSEGV at its first hit,"
+            " which is no figure, but is to be known."
+        )
     return parts
+
+
+def _why_so_much(results: Results) -> str:
+    """What of it no tool of that kind can avoid, and what is left of it on two CPUs."""
+    reinsert = _of(results, "endbr64", "C loop, remove, step, reinsert")
+    text = "" if reinsert is None else f" The same in plain C takes {times(reinsert.median)}."
+    two = {entry.label: entry for entry in results.groups().get(_PEERS_ON_TWO, [])}
+    ours, best = two.get("ptrace_uprobes"), two.get("libdebug, callback")
+    found = quotient(best, ours) if ours is not None and best is not None else None
+    if best is not None and best.ratio is not None and found is not None:
+        text += (
+            f" On two CPUs libdebug takes {interval(found)} times what ours does, and"
+            f" {interval(best.ratio)} times what the C loop does: there the wake-ups across CPUs are nearly"
+            " all of a stop, and one stop cannot be much less than half of two."
+        )
+    return text
 
 
 def _others(results: Results) -> list[str]:
@@ -138,7 +178,11 @@ def _others(results: Results) -> list[str]:
     if ours is None:
         return []
     stopping = sorted(
-        (e for e in entries if e.label.startswith(DEBUGGERS) and "fast" not in e.label),
+        (
+            e
+            for e in entries
+            if e.label.startswith((*DEBUGGERS, "python-ptrace")) and "fast" not in e.label
+        ),
         key=lambda entry: entry.median,
     )
     inside = sorted(
@@ -155,6 +199,7 @@ def _others(results: Results) -> list[str]:
             f"**Beside other tracers that stop the program.** At the same probe ours takes"
             f" {times(ours.median)}. {listed}. Why: they step over the instruction after taking the trap out,"
             " which is a second stop, and more system calls at each ([comparison.md](comparison.md))."
+            + _why_so_much(results)
         )
     if inside:
         listed = "; ".join(f"{entry.label} {times(entry.median)}" for entry in inside)
@@ -164,6 +209,24 @@ def _others(results: Results) -> list[str]:
             " their speed is what an inline probe of ours has to be measured by."
         )
     return parts
+
+
+def standing_still(points: Sequence[Entry]) -> str:
+    """What the figures of that curve do not hold; nothing of any other."""
+    slept = max((float(entry.facts.get("sleep_seconds", 0)) for entry in points), default=0.0)
+    if not slept:
+        return ""
+    worst: dict[str, float] = {}
+    for entry in points:
+        series = str(entry.facts["series"])
+        worst[series] = max(worst.get(series, 0.0), float(entry.facts.get("longest", 0)))
+    listed = ", ".join(f"{series} {times(seconds)}" for series, seconds in worst.items())
+    return (
+        f"A thread sleeps {times(slept)} between two looks at its clock and notices only what goes beyond"
+        f" that, so it may have stood still up to {times(slept)} longer than told. The longest of all runs:"
+        f" {listed}. No growth is fitted: where someone else takes the CPU all threads are late together,"
+        " and no power of their number describes that."
+    )
 
 
 def anatomy(results: Results) -> str:
