@@ -14,10 +14,10 @@ SECONDS ?= 3600
 
 help:
 	@echo 'make run     probe a real program: hits with registers, a stack and data'
-	@echo 'make test    the tests, within 8 minutes        (ARGS="-k NAME": options for pytest)'
+	@echo 'make test    the tests, within 10 minutes        (ARGS="-k NAME": options for pytest)'
 	@echo 'make soak    the tests that take long, then an hour of mixed load (SECONDS=N)'
 	@echo 'make load    the mixed load alone, with exact books'
-	@echo 'make every-instruction  a probe on each of 70,000 instructions of real libraries'
+	@echo 'make every-instruction  a probe on each of 140,000 instructions of real libraries'
 	@echo 'make fuzz-files  damaged files for 15 minutes, given to all that reads files'
 	@echo 'make bench   the measurements, beside the kernel and other tools (25 minutes; bench-quick: 3)'
 	@echo 'make fuzz    every instruction against the processor, 10 minutes  (ARGS="--seconds 60")'

@@ -206,6 +206,7 @@ def _told_late(
         yield engine.probe(f"{PLUGIN}:plugin_work")
 
 
+@pytest.mark.soak  # docs/reliability.md, "known to be open": planting may find it unloaded
 def test_a_library_that_is_unloaded_while_its_probe_is_planted_is_probed_when_it_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

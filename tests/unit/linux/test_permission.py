@@ -8,6 +8,7 @@ import io
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -187,7 +188,8 @@ def test_a_zombie_leader_with_a_live_thread_is_a_live_process(pretend: Pretend) 
 
 def test_the_architecture_is_the_targets_as_its_file_says(child: int) -> None:
     assert architecture_of(child) is X86_64
-    assert check_can_be_probed(child) == read_status(child)
+    told, now = check_can_be_probed(child), read_status(child)
+    assert replace(told, state="") == replace(now, state="")  # it may just fall asleep
 
 
 def _header(bits: int, machine: int) -> bytes:
