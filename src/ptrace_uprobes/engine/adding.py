@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from ptrace_uprobes.engine.loop import Tracer
 from ptrace_uprobes.engine.nonlocal_exits import WATCHED
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.engine.state import record_of
-from ptrace_uprobes.errors import EngineStopped, NoThreadToUse, UprobesError
+from ptrace_uprobes.errors import EngineStopped, NoThreadToUse, UnreadableElf, UprobesError
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 from ptrace_uprobes.probe import Probe, ProbeHost
 from ptrace_uprobes.symbols.resolve import explain_missing, resolve
@@ -56,7 +57,8 @@ class ProbeAdder:
         except BaseException:
             probe.removed = True
             state.probes.remove(probe)
-            self._tracer.planter.refresh_probe(probe)
+            with self._tracer.still():
+                self._tracer.planter.refresh_probe(probe)
             raise
 
     def _watch_nonlocal_exits(self) -> None:
@@ -74,10 +76,12 @@ class ProbeAdder:
                     continue  # it ends, or execs, or is busy: then it is planted anew
 
     def _look_and_plant(self, space: AddressSpace, probe: Probe) -> None:
-        if not self._state.frozen and record_of(space).rendezvous is None:
-            # Nothing else tells us of what was loaded since the last look.
-            self._tracer.planter.look_again(space)
-        self._tracer.planter.plant(space, [probe], strict=True)
+        if not self._state.frozen:
+            with contextlib.suppress(UprobesError):
+                # It takes long the first time.
+                resolve(probe.definition.place, record_of(space).modules)
+        with self._tracer.still(space):
+            self._tracer.planter.plant(space, [probe], strict=True)
 
     def _patiently(self, space: AddressSpace, act: Callable[[AddressSpace], None]) -> None:
         """Do what may find the program at its end, in an exec, or busy."""
@@ -122,10 +126,12 @@ class ProbeAdder:
         spec = probe.definition.place
         if (record.deferred or not record.relocated) and resolve(spec, record.modules):
             return None  # an IFUNC whose target is not known yet
-        reason = explain_missing(spec, record.modules)
+        problem = self._tracer.planter.problems.get(probe)
+        reason = problem or explain_missing(spec, record.modules)
         if spec.module is not None:
             here = any(module.matches(spec.module) for module in record.modules)
-            if here or not self._tracer.libraries.can_load_more(record):
+            unreadable = isinstance(reason, UnreadableElf)
+            if here or unreadable or not self._tracer.libraries.can_load_more(record):
                 return reason
             if not record.starting:
                 self._state.warn_once(f"{reason}; {spec.text} waits for it to be loaded")

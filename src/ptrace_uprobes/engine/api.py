@@ -225,9 +225,10 @@ class Engine:
 
         def act() -> None:
             if probe.enabled != enabled and not probe.removed:
-                probe.mark_enabled(enabled)
-                self._forget_calls(probe)
-                self._tracer.planter.refresh_probe(probe)
+                with self._tracer.still():
+                    probe.mark_enabled(enabled)
+                    self._forget_calls(probe)
+                    self._tracer.planter.refresh_probe(probe)
 
         self._thread.call(act)
 
@@ -245,10 +246,11 @@ class Engine:
 
         def act() -> None:
             if not probe.removed:
-                probe.removed = True
-                self._state.probes.remove(probe)
-                self._forget_calls(probe)
-                self._tracer.planter.refresh_probe(probe)
+                with self._tracer.still():
+                    probe.removed = True
+                    self._state.probes.remove(probe)
+                    self._forget_calls(probe)
+                    self._tracer.planter.refresh_probe(probe)
 
         self._thread.call(act)
 
@@ -280,7 +282,9 @@ class Engine:
         if self._tracer.done:
             raise EngineStopped
         if not self._state.live:
-            self._tracer.planter.go_live()
+            self._state.live = True
+            with self._tracer.still():
+                self._tracer.planter.go_live()
         if self._state.frozen:
             self._tracer.thaw()
 

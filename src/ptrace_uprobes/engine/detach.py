@@ -74,6 +74,13 @@ def _clean(tracer: Tracer, space: AddressSpace) -> None:
     record: SpaceRecord | None = space.extra
     if record is None:
         return
+    try:
+        # What the program has unmapped by itself may be other memory now.
+        tracer.planter.look_again(space)
+    except TraceeGone:
+        pass
+    except UprobesError as error:
+        tracer.state.warn_once(str(error))
     sync_semaphores(record, wanted=False)
     for placed in record.sites().values():
         placed.abandon()

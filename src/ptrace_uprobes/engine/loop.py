@@ -6,11 +6,11 @@ go on to `HitRunner.hit`, everything else to `dispatch`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from ptrace_uprobes.engine.births import Births
@@ -28,7 +28,8 @@ from ptrace_uprobes.engine.signals import (
     leave_slot,
     restart_interrupted_wait,
 )
-from ptrace_uprobes.engine.state import CAUGHT_TRAP, LOOK, EngineState, status_of
+from ptrace_uprobes.engine.standstill import ask_to_stop, go_on, standstill
+from ptrace_uprobes.engine.state import CAUGHT_TRAP, LOOK, EngineState, record_of, status_of
 from ptrace_uprobes.engine.trap_handlers import TrapHandlers
 from ptrace_uprobes.errors import NoThreadToUse
 from ptrace_uprobes.linux import ptrace_calls
@@ -270,7 +271,7 @@ class Tracer:
             thread.state is RunState.STOPPED and not thread.stop_event and thread.stepping is None
         )
 
-    @contextmanager
+    @contextlib.contextmanager
     def borrow(self, space: AddressSpace) -> Iterator[Thread]:
         """A thread of the address space, stopped where remote calls can be made in it."""
         state = self.state
@@ -343,6 +344,18 @@ class Tracer:
             thread.stop_event = 0
             return thread, False
 
+    @contextlib.contextmanager
+    def still(self, *spaces: AddressSpace) -> Iterator[None]:
+        """Where traps come and go: no thread runs, and what is known to be mapped is there."""
+        if self.state.frozen:
+            yield
+            return
+        with standstill(self.state, self.dispatch):
+            for space in spaces or self.state.spaces():
+                with contextlib.suppress(TraceeGone):  # it ends, or execs: that will be reported
+                    self.libraries.replant(record_of(space))
+            yield
+
     def freeze(self) -> None:
         """Stop every thread; hits on the way are served, and their threads then held."""
         state = self.state
@@ -358,13 +371,7 @@ class Tracer:
             for thread in list(state.threads.values()) if waiting else []:
                 if self._was_held(thread) and state.finishes_vfork(thread):
                     self._let_finish(thread)
-            for thread in moving:
-                # Once again each, as in `_stop_one`.
-                if thread.trap_due or (thread.interrupted and thread.tid in asked):
-                    continue
-                asked.add(thread.tid)
-                if not thread.interrupt():
-                    thread.state = RunState.GONE  # its end is on its way
+            ask_to_stop(moving, asked)
             if not moving and not waiting:
                 return
             try:
@@ -389,9 +396,4 @@ class Tracer:
         self.state.frozen = False
         for thread in list(self.state.threads.values()):
             if thread.state is RunState.STOPPED and not thread.busy:
-                if thread.in_group_stop:
-                    thread.in_group_stop = False
-                    thread.listen()
-                else:
-                    number, thread.resume_signal = thread.resume_signal, 0
-                    thread.resume(number)
+                go_on(thread)

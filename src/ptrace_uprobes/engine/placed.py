@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,6 +177,7 @@ class SpaceRecord:
     """Sites whose trap was taken out; one that a thread had run into may still be reported."""
     modules: list[Module] = field(default_factory=list)
     mappings: list[Mapping] = field(default_factory=list)
+    """In the order of addresses."""
     planted: set[Probe] = field(default_factory=set)
     """Probes that have a place here."""
     unloadable: set[Probe] = field(default_factory=set)
@@ -221,10 +223,9 @@ class SpaceRecord:
         return None
 
     def mapping_at(self, address: int) -> Mapping | None:
-        for mapping in self.mappings:
-            if mapping.contains(address):
-                return mapping
-        return None
+        at = bisect_right(self.mappings, address, key=_start_of) - 1
+        mapping = self.mappings[at] if at >= 0 else None
+        return mapping if mapping is not None and mapping.contains(address) else None
 
     def stack(self, registers: UserRegs, limit: int) -> Stack:
         """The user stack of a thread that stands in the program with these registers."""
@@ -282,6 +283,10 @@ class SpaceRecord:
                     f"cannot write {address:#x}: the instruction at {site:#x} is under a probe"
                 )
         self.traps.write(address, data)
+
+
+def _start_of(mapping: Mapping) -> int:
+    return mapping.start
 
 
 REGISTERS_THAT_TELL = tuple(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.engine.boundaries import Boundaries
 from ptrace_uprobes.engine.callee_pops import bytes_popped
+from ptrace_uprobes.engine.likeness import check_file, check_likeness
 from ptrace_uprobes.engine.lost_traps import is_before_padding
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.regions import Regions
@@ -27,6 +28,7 @@ from ptrace_uprobes.errors import (
     MemoryFault,
     NoSuchProcess,
     NoThreadToUse,
+    NotPermitted,
     RemoteCallFailed,
     UprobesError,
 )
@@ -91,14 +93,20 @@ class Planter:
             mappings = read_maps(thread.tid)
         except NoSuchProcess:
             mappings = []
+        except NotPermitted as error:
+            if not record.mappings:
+                raise
+            # It has made itself undumpable since: what is known of it stays.
+            self._state.warn_once(f"{error}; what it loads from now on is not seen")
+            return []
         if not mappings:
             raise TraceeGone(thread.tid)  # it has given its memory back
         record.mappings = mappings
         modules = modules_of(thread.tid, record.mappings, record.traps.read)
         # Not by its end: the dynamic linker maps a library piece by piece.
-        here = {(m.path, m.bias) for m in modules}
-        gone = [m for m in record.modules if (m.path, m.bias) not in here]
-        known = {(m.path, m.bias) for m in record.modules}
+        here = {_key_of(module) for module in modules}
+        gone = [module for module in record.modules if _key_of(module) not in here]
+        known = {_key_of(module) for module in record.modules}
         record.modules = modules
         self.boundaries.forget()
         record.no_landings.clear()
@@ -110,7 +118,7 @@ class Planter:
             record.text_relocated.clear()
         for module in gone:
             self._drop(record, module.start, module.end)
-        return [module for module in modules if (module.path, module.bias) not in known]
+        return [module for module in modules if _key_of(module) not in known]
 
     def _drop(self, record: SpaceRecord, start: int, end: int) -> None:
         for table in (record.sites(), record.retired):
@@ -315,6 +323,7 @@ class Planter:
         mapping = record.mapping_at(address)
         spec = probe.definition.place
         try:
+            check_file(place.module, address)
             if mapping is not None and mapping.is_executable and not code:
                 # The memory is gone: its process ends, or execs.
                 raise TraceeGone(record.space.memory.tid)
@@ -330,9 +339,39 @@ class Planter:
             self.problems[probe] = error
             return None
         made = plan(code, address, architecture, self._state.options.mechanism)
+        if not self._is_like_its_file(record, probe, place, address, made.code, strict=strict):
+            return None
         placed = PlacedSite(address, made, architecture)
         placed.certain = placed.certain or is_before_padding(code, address)
         return placed
+
+    def _is_like_its_file(
+        self,
+        record: SpaceRecord,
+        probe: Probe,
+        place: Place,
+        address: VirtAddr,
+        code: bytes,
+        *,
+        strict: bool,
+    ) -> bool:
+        """Whether what stands in memory is what the user means; says why not, and what differs."""
+        own = place.module.contains(address)
+        module = place.module if own else record.module_at(address)
+        if module is None:
+            return True
+        try:
+            changed = check_likeness(record, module, address, code)
+        except BadAddress as error:
+            if strict and not probe.definition.place.is_glob:
+                raise
+            self.problems[probe] = error
+            if not probe.hidden:
+                self._state.warn_once(f"{probe.spec}: {error}")
+            return False
+        if changed is not None and not probe.hidden:
+            self._state.warn_once(f"{probe.spec}: {changed}")
+        return True
 
     def _refuse(
         self, probe: Probe, place: Place, address: VirtAddr, refused: Plan, *, strict: bool
@@ -375,6 +414,7 @@ class Planter:
             record.sites()[key] = placed
         if new:
             self._state.guard.cover(record)
+        new = [placed for placed in new if self._is_as_planned(record, placed)]
         fixed, writable = self._by_writability(record, new)
         failed = record.traps.arm(fixed, joined=True) + record.traps.arm(writable, joined=False)
         for address in failed:
@@ -401,6 +441,23 @@ class Planter:
         sites = record.sites()
         again = [sites[key] for a in lost if (key := self.key(record, a)) in sites]
         self.arm(record, [placed for placed in again if placed.wanted])
+
+    def _is_as_planned(self, record: SpaceRecord, placed: PlacedSite) -> bool:
+        """Whether the instruction still is what the slot has a copy of; if not, the site is given
+        up. A probe that is enabled again may have slept for long."""
+        code = placed.plan.code
+        now = record.traps.read_some(placed.address, len(code))
+        if now == code:
+            return True
+        record.sites().pop(self.key(record, placed.address), None)
+        record.slots.forget_sites([placed.address])
+        for count in placed.all_counts if now else ():  # else it is ending
+            if not count.probe.hidden:
+                self._state.warn_once(
+                    f"{count.probe.spec}: no trap at {placed.address:#x}: the instruction there "
+                    f"has changed, from {code.hex(' ')} to {now.hex(' ')}"
+                )
+        return False
 
     def go_live(self) -> None:
         """Write the traps of every probe that was added so far."""
@@ -479,3 +536,12 @@ class Planter:
                     if not count.probe.hidden
                 ]
         return [*rows, *self.refused]
+
+
+def _key_of(module: Module) -> tuple[object, ...]:
+    """What tells a module from all others that are, or have been, in an address space.
+
+    Not the state that its file is in: traps stay where they are when that is written to.
+    """
+    identity = module.image.identity
+    return module.path, module.bias, identity and identity[:2]

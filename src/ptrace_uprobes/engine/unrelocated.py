@@ -15,7 +15,6 @@ from ptrace_uprobes.symbols.modules import Module
 
 __all__ = ["is_unrelocated", "may_still_change"]
 
-_WORD: Final = 4
 _LOOKED_AT: Final = 64
 
 
@@ -27,9 +26,10 @@ def is_unrelocated(record: SpaceRecord, module: Module) -> bool:
     places = module.image.text_relocations
     if not places or module in record.text_relocated:
         return False
+    size = module.image.relocation_size
     for place in places[:_LOOKED_AT]:
-        in_file = module.image.bytes_at(ElfAddr(place), _WORD)
-        in_memory = record.traps.read_some(module.to_virtual(ElfAddr(place)), _WORD)
+        in_file = module.image.bytes_at(ElfAddr(place), size)
+        in_memory = record.traps.read_some(module.to_virtual(ElfAddr(place)), size)
         if in_file and in_memory and in_file != in_memory:
             record.text_relocated.append(module)
             return False
@@ -42,5 +42,5 @@ def may_still_change(record: SpaceRecord, address: VirtAddr, size: int) -> bool:
     if module is None or not is_unrelocated(record, module):
         return False
     places, at = module.image.text_relocations, module.to_elf(address)
-    following = bisect_left(places, at - _WORD + 1)
+    following = bisect_left(places, at - module.image.relocation_size + 1)
     return following < len(places) and places[following] < at + size

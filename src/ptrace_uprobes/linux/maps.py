@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ptrace_uprobes.addresses import FileOffset, VirtAddr
-from ptrace_uprobes.errors import NoSuchProcess
+from ptrace_uprobes.errors import NoSuchProcess, NotPermitted
 
 __all__ = ["Mapping", "parse_maps", "read_maps"]
 
@@ -81,7 +81,8 @@ def parse_maps(text: str) -> list[Mapping]:
 
 
 def read_maps(pid: int) -> list[Mapping]:
-    """The mappings of the live process `pid` now; raises `NoSuchProcess`."""
+    """The mappings of the live process `pid` now; raises `NoSuchProcess`, and `NotPermitted`
+    where the kernel does not show them (proc(5)): not even to a tracer that has been let in."""
     try:
         with open(
             f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape", newline="\n"
@@ -89,3 +90,7 @@ def read_maps(pid: int) -> list[Mapping]:
             return parse_maps(file.read())
     except (FileNotFoundError, ProcessLookupError) as error:
         raise NoSuchProcess(pid) from error
+    except PermissionError as error:
+        raise NotPermitted(
+            pid, "its mappings may not be read; it has made itself undumpable, or is set-user-ID"
+        ) from error

@@ -8,6 +8,7 @@ within 2 GiB of their sites, so that a RIP-relative operand needs only its displ
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -306,7 +307,10 @@ def candidate_places(
     def fits(start: int) -> bool:
         end = start + size
         near = anywhere or (abs(start - high) < REACH and abs(end - low) < REACH)
-        return near and any(a <= start and end <= b for a, b in holes)
+        if not near:
+            return False
+        at = bisect_right(holes, (start, top)) - 1  # holes do not overlap
+        return at >= 0 and end <= holes[at][1]
 
     stack = next((m for m in mappings if m.path == "[stack]"), None)
     if stack is not None and stack_limit is not None:

@@ -97,6 +97,11 @@ class Image:
         """The file's, if it was read from a file."""
         return self._source.identity if isinstance(self._source, FileSource) else None
 
+    def is_unchanged(self) -> bool:
+        """Whether the file still is what it was when it was opened: written to, it has another
+        time or size."""
+        return not isinstance(self._source, FileSource) or self._source.is_unchanged()
+
     def begins_with(self, head: bytes) -> bool:
         """Whether the file's first bytes are these."""
         return len(head) <= self._source.size and self._source.read(0, len(head)) == head
@@ -265,6 +270,11 @@ class Image:
     def text_relocations(self) -> tuple[int, ...]:
         """Where the dynamic linker changes instructions, in the file's addresses."""
         return text_relocations(self._source, self._headers)
+
+    @property
+    def relocation_size(self) -> int:
+        """Bytes that one of `text_relocations` changes at the most."""
+        return self.elf_class // 8
 
     def bytes_at(self, address: ElfAddr, size: int) -> bytes:
         """What the file has for an address; nothing if it has not all of it."""

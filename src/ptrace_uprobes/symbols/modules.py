@@ -17,9 +17,11 @@ from ptrace_uprobes.symbols.headers import PT_LOAD, read_headers
 from ptrace_uprobes.symbols.image import Image, Segment, image_from_bytes, open_image
 from ptrace_uprobes.symbols.source import MemorySource
 
-__all__ = ["Module", "ModuleList", "modules_of"]
+__all__ = ["Module", "ModuleList", "is_name_of", "modules_of"]
 
 ReadMemory = Callable[[int, int], bytes]
+_FileKey = tuple[str, int, str]
+"""Device, inode and path: what the maps file tells one file from another by."""
 
 _VDSO: Final = "[vdso]"
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -171,6 +173,11 @@ def _bias(image: Image, mapping: Mapping) -> int:
     return mapping.start - mapping.offset + segment.offset - segment.address
 
 
+def is_name_of(name: str, path: str) -> bool:
+    """Whether `name` may mean the file at `path`, as far as the path tells."""
+    return name in (path, posixpath.basename(path)) or _is_stem(name, posixpath.basename(path))
+
+
 def _is_stem(stem: str, name: str) -> bool:
     """NAME of NAME.so*, NAME-VERSION.so*, and NAME.so of NAME.so.*"""
     if not stem or not name.startswith(stem):
@@ -189,7 +196,8 @@ class _ImageFinder:
         self._mappings = mappings
         self._read_memory = read_memory
         self._root = _root_of(pid)
-        self._known: dict[tuple[str, int, str], Image] = {}
+        self._known: dict[_FileKey, Image | UnreadableElf] = {}
+        self._loads = _loads_of(mappings)
 
     def image_of(self, mapping: Mapping) -> Image:
         if mapping.path == _VDSO:
@@ -198,11 +206,18 @@ class _ImageFinder:
             except MemoryFault as error:
                 raise UnreadableElf(_VDSO, str(error)) from error
             return image_from_bytes(data, _VDSO)
-        key = (mapping.device, mapping.inode, mapping.path)
-        image = self._known.get(key)
-        if image is None:
-            image = self._known[key] = self._find(mapping)
-        return image
+        key = _key_of(mapping)
+        known = self._known.get(key)
+        if known is None:
+            # What cannot be read is kept as well: a program may have mapped it many times.
+            try:
+                known = self._find(mapping)
+            except UnreadableElf as error:
+                known = error
+            self._known[key] = known
+        if isinstance(known, UnreadableElf):
+            raise known
+        return known
 
     def _find(self, mapping: Mapping) -> Image:
         why: UnreadableElf | None = None
@@ -236,38 +251,52 @@ class _ImageFinder:
             return True
         # stat(2) and the maps file disagree on btrfs and, before Linux 6.8, on overlayfs:
         # there the content decides.
-        family = self._family(mapping)
+        first = self._load_of(mapping)
         try:
-            size = min(_HEAD, family[0].size) if family else 0
-            head = self._read_memory(family[0].start, size) if family else b""
+            size = min(_HEAD, first[0].size) if first else 0
+            head = self._read_memory(first[0].start, size) if first else b""
         except MemoryFault:
             return False
         return bool(head) and image.begins_with(head)
 
-    def _family(self, mapping: Mapping) -> list[Mapping]:
-        """All mappings of the same load of the same file, its first page's first."""
-        same = [
-            m
-            for m in self._mappings
-            if (m.device, m.inode, m.path) == (mapping.device, mapping.inode, mapping.path)
-        ]
-        firsts = [m for m in same if m.offset == 0 and m.start <= mapping.start]
-        if not firsts:
-            return []
-        first = firsts[-1]
-        following = [m.start for m in same if m.offset == 0 and m.start > mapping.start]
-        end = min(following, default=None)
-        return [m for m in same if m.start >= first.start and (end is None or m.start < end)]
+    def _load_of(self, mapping: Mapping) -> list[Mapping]:
+        """All mappings of one load of the same file, its first page's first; empty if that is
+        not mapped."""
+        return self._loads.get(_key_of(mapping), [])
 
     def _from_memory(self, mapping: Mapping) -> Image:
-        family = self._family(mapping)
-        source = MemorySource(self._read_memory, family, mapping.path)
+        load = self._load_of(mapping)
+        source = MemorySource(self._read_memory, load, mapping.path)
         headers = read_headers(source, in_memory=True)
         first = next((s for s in headers.segments if s.kind == PT_LOAD and s.offset == 0), None)
         if first is None:
             raise UnreadableElf(mapping.path, "its first page is not mapped")
-        bias = family[0].start - first.address
+        bias = load[0].start - first.address
         return Image(source, mapping.path, root=self._root, bias_in_memory=bias)
+
+
+def _key_of(mapping: Mapping) -> _FileKey:
+    return mapping.device, mapping.inode, mapping.path
+
+
+def _loads_of(mappings: Sequence[Mapping]) -> dict[_FileKey, list[Mapping]]:
+    """Of each file, the mappings of its first load that has code: from its first page up to where
+    that is mapped again. In one pass: programs have tens of thousands of mappings."""
+    current: dict[_FileKey, list[Mapping]] = {}
+    with_code: dict[_FileKey, list[Mapping]] = {}
+    for mapping in mappings:
+        if not mapping.is_file:
+            continue
+        key = _key_of(mapping)
+        if mapping.offset == 0:
+            current[key] = [mapping]
+        elif key in current:
+            current[key].append(mapping)
+        else:
+            continue
+        if mapping.is_executable:
+            with_code.setdefault(key, current[key])
+    return with_code
 
 
 def _root_of(pid: int) -> str:

@@ -15,7 +15,7 @@ from ptrace_uprobes.errors import (
     UprobesError,
 )
 from ptrace_uprobes.symbols.close_names import close_names
-from ptrace_uprobes.symbols.modules import Module
+from ptrace_uprobes.symbols.modules import Module, ModuleList, is_name_of
 from ptrace_uprobes.symbols.symbol import Symbol
 
 __all__ = ["Place", "explain_missing", "resolve"]
@@ -146,6 +146,9 @@ def explain_missing(spec: Spec, modules: Sequence[Module]) -> UprobesError:
     if spec.module is not None:
         searched = [module for module in modules if module.matches(spec.module)]
         if not searched:
+            for error in modules.skipped if isinstance(modules, ModuleList) else ():
+                if is_name_of(spec.module, error.path):
+                    return error
             return ModuleNotLoaded(spec.module, tuple(module.name for module in modules))
     if spec.name is None:
         return BadAddress(

@@ -86,6 +86,10 @@ class FileSource:
     def close(self) -> None:
         self._close()
 
+    def is_unchanged(self) -> bool:
+        """Whether the file has the time and size that it had when it was opened."""
+        return identity_of(os.fstat(self._descriptor)) == self.identity
+
     def read(self, offset: int, size: int) -> bytes:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise cut_short(self.name, offset, size)
