@@ -37,8 +37,8 @@ def _damaged(tmp_path: Path, field: str, change: int) -> tuple[Path, bytes]:
     return path, subprocess.run([path], capture_output=True, check=True, timeout=60).stdout
 
 
-def _probed(path: Path) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "ptrace_uprobes", "-e", "work", "--count", "--", str(path)]
+def _probed(path: Path, spec: str = "work") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "ptrace_uprobes", "-e", spec, "--count", "--", str(path)]
     return subprocess.run(command, capture_output=True, check=False, timeout=60)
 
 
@@ -67,6 +67,19 @@ def test_a_symbol_of_a_size_that_lies_is_probed_where_it_is(size: int, tmp_path:
     result = _probed(path)
     assert (result.returncode, result.stdout) == (0, output)
     assert b"\n  work  3 hits\n" in result.stderr
+
+
+@pytest.mark.parametrize("spec", ["work", "wor?"])
+def test_a_function_that_is_falsely_called_indirect_is_not_run_to_find_its_target(
+    spec: str, tmp_path: Path
+) -> None:
+    """Before, it was run as a resolver: the program printed a line more."""
+    path, output = _damaged(tmp_path, "info", 10 - 2)  # STT_GNU_IFUNC - STT_FUNC
+    assert output.count(b"work") == 3
+    result = _probed(path, spec)
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert b"is said to be an indirect function (IFUNC)" in result.stderr
+    assert b"error: cannot probe" in result.stderr.splitlines()[-1]
 
 
 def test_a_symbol_where_nothing_is_mapped_is_an_error(tmp_path: Path) -> None:

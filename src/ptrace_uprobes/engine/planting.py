@@ -147,7 +147,7 @@ class Planter:
         wanted: list[tuple[Probe, Place, VirtAddr]] = []
         for probe in probes:
             for place in self._places(record, probe, only, strict=strict):
-                address = self._address_of(record, probe, place)
+                address = self._address_of(record, probe, place, strict=strict)
                 if address is not None:
                     wanted.append((probe, place, address))
         for probe, place, address in wanted:
@@ -228,12 +228,21 @@ class Planter:
         self.arm(record, [placed])
         return True
 
-    def _address_of(self, record: SpaceRecord, probe: Probe, place: Place) -> VirtAddr | None:
+    def _address_of(
+        self, record: SpaceRecord, probe: Probe, place: Place, *, strict: bool
+    ) -> VirtAddr | None:
         if is_unrelocated(record, place.module):
             record.deferred = True
             return None
         if not place.is_ifunc:
             return place.address
+        if place.symbol is None or not place.module.image.is_resolver(place.symbol.address):
+            why = (
+                f"{place.label} is said to be an indirect function (IFUNC), but nothing has "
+                f"{place.module.name} run its code as a resolver, and so it is not run by us"
+            )
+            self._cannot(probe, BadAddress(place.address, why), strict=strict)
+            return None
         if not record.relocated:
             # The resolver would read pointers that are not there yet.
             record.deferred = True
@@ -363,15 +372,19 @@ class Planter:
         try:
             changed = check_likeness(record, module, address, code)
         except BadAddress as error:
-            if strict and not probe.definition.place.is_glob:
-                raise
-            self.problems[probe] = error
-            if not probe.hidden:
-                self._state.warn_once(f"{probe.spec}: {error}")
+            self._cannot(probe, error, strict=strict)
             return False
         if changed is not None and not probe.hidden:
             self._state.warn_once(f"{probe.spec}: {changed}")
         return True
+
+    def _cannot(self, probe: Probe, error: UprobesError, *, strict: bool) -> None:
+        """A place is no right one: raised for a lone one, said for one of many."""
+        if strict and not probe.definition.place.is_glob:
+            raise error
+        self.problems[probe] = error
+        if not probe.hidden:
+            self._state.warn_once(f"{probe.spec}: {error}")
 
     def _refuse(
         self, probe: Probe, place: Place, address: VirtAddr, refused: Plan, *, strict: bool

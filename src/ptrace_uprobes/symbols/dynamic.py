@@ -19,6 +19,8 @@ _DT_STRTAB: Final = 5
 _DT_SYMTAB: Final = 6
 _DT_STRSZ: Final = 10
 _DT_SONAME: Final = 14
+_RELOCATIONS: Final = ((7, 8), (17, 18), (23, 2))
+"""DT_RELA, DT_REL and DT_JMPREL, each with the tag of its size."""
 _DT_GNU_HASH: Final = 0x6FFFFEF5
 _DT_VERSYM: Final = 0x6FFFFFF0
 _DT_VERDEF: Final = 0x6FFFFFFC
@@ -52,6 +54,8 @@ class Dynamic:
     """One 16-bit index a symbol (`.gnu.version`)."""
     version_definitions: FileOffset | None
     """`.gnu.version_d`, whose length nothing here says."""
+    relocations: tuple[Range, ...]
+    """Of the two forms the one that the machine has."""
 
 
 def read_dynamic(source: Source, headers: Headers, bias: int = 0) -> Dynamic | None:
@@ -90,6 +94,7 @@ def read_dynamic(source: Source, headers: Headers, bias: int = 0) -> Dynamic | N
             at = values[_DT_SONAME]
             text = source.read(string_offset + at, min(256, string_size - at))
             soname = text.partition(b"\0")[0].decode("utf-8", "surrogateescape") or None
+    relocations = [(place(tag), values.get(size, 0)) for tag, size in _RELOCATIONS]
     return Dynamic(
         soname=soname,
         symbols=place(_DT_SYMTAB),
@@ -98,6 +103,7 @@ def read_dynamic(source: Source, headers: Headers, bias: int = 0) -> Dynamic | N
         gnu_hash_table=place(_DT_GNU_HASH),
         version_indices=place(_DT_VERSYM),
         version_definitions=place(_DT_VERDEF),
+        relocations=tuple(Range(at, size) for at, size in relocations if at is not None),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import functools
 import os
@@ -29,6 +30,7 @@ from ptrace_uprobes.symbols.headers import (
 )
 from ptrace_uprobes.symbols.linkage import global_offset_table, stub_names
 from ptrace_uprobes.symbols.ranges import Ranges
+from ptrace_uprobes.symbols.resolvers import resolvers_of
 from ptrace_uprobes.symbols.source import BytesSource, FileIdentity, FileSource, Source
 from ptrace_uprobes.symbols.symbol import FUNCTION_KINDS, Symbol, rank_of, symbol_of
 from ptrace_uprobes.symbols.tables import (
@@ -270,6 +272,17 @@ class Image:
     def text_relocations(self) -> tuple[int, ...]:
         """Where the dynamic linker changes instructions, in the file's addresses."""
         return text_relocations(self._source, self._headers)
+
+    def is_resolver(self, address: int) -> bool:
+        """Whether the program itself would run the function there to find an indirect one's."""
+        return address in self._resolvers
+
+    @functools.cached_property
+    def _resolvers(self) -> frozenset[int]:
+        # As the dynamic linker finds it: section headers may say something else.
+        bare = dataclasses.replace(self._headers, sections=())
+        public = dynamic_table(self._source, bare, self._dynamic)
+        return resolvers_of(self._source, self._headers, self._dynamic, public)
 
     @property
     def relocation_size(self) -> int:
