@@ -168,7 +168,7 @@ def test_a_library_whose_file_is_written_to_is_refused_or_probed_right(
         with pu.attach(target.pid) as engine:
             with monkeypatch.context() as patch:
                 patch.setattr("ptrace_uprobes.engine.planting.resolve", meddle)
-                with pytest.raises(errors.BadAddress, match="was written to"):
+                with pytest.raises(errors.BadAddress, match="was written to, or replaced"):
                     engine.probe("libplugin:plugin_work")
             if how == "truncated":
                 with pytest.raises(errors.UnreadableElf, match="not an ELF file"):

@@ -42,7 +42,7 @@ def check_likeness(
             )
     stated = image.bytes_at(at, len(code))
     if not stated:
-        raise BadAddress(address, f"{module.name} has been cut short")
+        raise BadAddress(address, f"{module.name} has nothing there any more")
     differing = [index for index in range(len(code)) if code[index] != stated[index]]
     if not differing or all(_is_relocated(module, at + index) for index in differing):
         return None
@@ -63,7 +63,9 @@ def check_file(module: Module, address: VirtAddr) -> None:
     """Raise `BadAddress` if the file is not what it was when its symbols were read: they are of
     other code then, or, past the end of a file that was cut short, of none (mmap(2), SIGBUS)."""
     if not module.image.is_unchanged():
-        raise BadAddress(address, f"{module.name} was written to while its symbols were in use")
+        raise BadAddress(
+            address, f"{module.name} was written to, or replaced, while its symbols were in use"
+        )
 
 
 def _is_relocated(module: Module, at: int) -> bool:

@@ -7,13 +7,12 @@ that somebody cuts short meanwhile is a SIGBUS (mmap(2)), and the death of the t
 from __future__ import annotations
 
 import os
-import stat
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from ptrace_uprobes.errors import MemoryFault, UnreadableElf
 from ptrace_uprobes.linux.maps import Mapping
+from ptrace_uprobes.symbols.descriptors import KeptFile
 
 __all__ = [
     "BytesSource",
@@ -55,48 +54,43 @@ class FileIdentity(NamedTuple):
 
 
 class FileSource:
-    """A regular file, kept open: its path may be gone when its symbols are asked for.
+    """A regular file: that very one, whatever becomes of its path while it is open.
 
-    It is closed with the last of the modules, of any number of processes, that share it.
+    A few dozen are open at a time (`descriptors`), each until the last of the modules, of any
+    number of processes, that share it is gone.
     """
 
-    __slots__ = ("__weakref__", "_close", "_descriptor", "identity", "name", "size")
+    __slots__ = ("_file", "identity", "name", "size")
 
     def __init__(self, path: str, name: str) -> None:
         """Opens `path`; errors call it `name`. Raises `UnreadableElf`."""
         self.name = name
         try:
-            # Opening a device can do things; O_NONBLOCK: a FIFO must not make us wait.
-            if not stat.S_ISREG(os.stat(path).st_mode):
-                raise UnreadableElf(name, "it is not a regular file")
-            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-            self._descriptor = os.open(path, flags)
+            self._file = KeptFile(path)
         except OSError as error:
             raise UnreadableElf(name, error.strerror or str(error)) from error
         except ValueError as error:  # a NUL in the path
             raise UnreadableElf(name, str(error)) from error
-        self._close = weakref.finalize(self, os.close, self._descriptor)
-        status = os.fstat(self._descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            self._close()
-            raise UnreadableElf(name, "it is not a regular file")
-        self.size = status.st_size
-        self.identity = identity_of(status)
+        self.size = self._file.status.st_size
+        self.identity = identity_of(self._file.status)
 
     def close(self) -> None:
-        self._close()
+        self._file.close()
 
     def is_unchanged(self) -> bool:
         """Whether the file has the time and size that it had when it was opened."""
-        return identity_of(os.fstat(self._descriptor)) == self.identity
+        try:
+            return identity_of(self._file.look()) == self.identity
+        except OSError:
+            return False
 
     def read(self, offset: int, size: int) -> bytes:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise cut_short(self.name, offset, size)
         try:
-            data = os.pread(self._descriptor, size, offset)
+            data = self._file.read(size, offset)
             while len(data) < size:
-                more = os.pread(self._descriptor, size - len(data), offset + len(data))
+                more = self._file.read(size - len(data), offset + len(data))
                 if not more:
                     raise cut_short(self.name, offset, size)
                 data += more
