@@ -15,7 +15,7 @@ import pytest
 import ptrace_uprobes as pu
 from ptrace_uprobes import errors
 from tests.support.build import BuildFailed, build_target
-from tests.support.command import Run, records, run
+from tests.support.command import COMMAND, Run, records, run
 from tests.support.let_go import assert_let_go
 from tests.support.procfs import descendants, status_fields, wait_until
 from tests.support.target import start_target
@@ -275,6 +275,7 @@ def test_a_process_that_hidepid_hides_does_not_exist_for_us(open_folder: Path) -
         refused = run("--pid", str(target.pid), "-e", "hot", wrapper=wrapper)
         assert refused.status == 1
         assert "no process has the pid" in refused.error
+        assert "hidepid" in refused.error
         assert_let_go(target)
         target.go()
         assert target.finish().status == _STATUS
@@ -298,6 +299,83 @@ def test_a_set_user_id_program_runs_without_its_privileges(how: str, open_folder
     assert (result.status, result.stdout) == (_STATUS, _OUTPUT)
     assert "50" in result.stderr
     assert "error" not in result.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("-f",)], ids=["itself", "followed"])
+@pytest.mark.parametrize("mode", [0o4755, 0o4711], ids=["readable", "unreadable"])
+def test_a_process_that_execs_a_set_user_id_program_while_it_is_probed(
+    options: tuple[str, ...], mode: int, open_folder: Path
+) -> None:
+    # GIVEN a shell of a user's that is attached to
+    _as_nobody_or_skip()
+    program = _program(open_folder)
+    program.chmod(mode)
+    run_it = "exec " if not options else ""
+    script = f'echo ready >&"$READY_FD"; read line; {run_it}{program} plain 50; exit $?'
+    with start_target("/bin/sh", "-c", script, wrapper=_paths(_NOBODY)) as target:
+        file = open_folder / "hits"
+        command = [*_NOBODY, *COMMAND, *options, "--count", "--format", "jsonl", "-o", str(file)]
+        tracer = subprocess.Popen(
+            [*command, "-e", "hostile:hot", "--pid", str(target.pid)],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_until("it is traced", lambda: status_fields(target.pid)["TracerPid"] != "0")
+        assert tracer.stderr is not None
+        assert "waits for it" in tracer.stderr.readline()
+
+        # WHEN it, or its child, execs a set-user-ID program of root's
+        target.go()
+        ended = target.finish()
+        said = tracer.communicate(timeout=60)[1]
+
+    # THEN that runs without its privileges (execve(2)): counted, or left alone with the reason
+    assert (ended.status, ended.stdout) == (_STATUS, _OUTPUT)
+    assert "Traceback" not in said
+    hits = records(file.read_text(), "summary")[0]["probes"]["hostile:hot"]["hits"]
+    if mode == 0o4755:
+        assert hits == 50
+    else:
+        assert hits == 0
+        assert "may be executed but not read" in said
+
+
+def test_a_program_that_makes_itself_undumpable_stays_probed(open_folder: Path) -> None:
+    """Its mappings cannot be read from then on: before, that was a traceback."""
+    _as_nobody_or_skip()
+    plugin = Path(shutil.copy(_plugin(), open_folder))
+    program = Path(shutil.copy(build_target("loads_undumpable.c", "-ldl"), open_folder))
+    file = open_folder / "hits"
+    result = run(
+        *("--count", "--format", "jsonl", "-o", file, "-e", "hot", "-e", "libplugin:plugin_work"),
+        *("--", program, plugin),
+        wrapper=_NOBODY,
+    )
+    assert (result.status, result.stdout) == (6, "")
+    assert "Traceback" not in result.stderr
+    assert "its mappings may not be read" in result.stderr
+    assert records(file.read_text(), "summary")[0]["probes"]["hot"]["hits"] == 30
+
+
+def _plugin() -> Path:
+    return build_target("plugin.c", "-shared", "-fPIC", name="libplugin.so")
+
+
+def test_a_process_that_proc_shows_only_the_name_of_is_refused_with_the_reason(
+    open_folder: Path,
+) -> None:
+    _as_nobody_or_skip()
+    script = 'mount -t proc -o hidepid=1 none /proc && exec "$@"'
+    wrapper = ("unshare", "-m", "sh", "-c", script, "sh", *_NOBODY)
+    if _kernel() < (5, 8):
+        pytest.skip("before Linux 5.8 all mounts of proc have the same options")
+    _or_skip(wrapper, sys.executable, "-c", "import ptrace_uprobes")
+    with start_target(_program(open_folder), "plain", "50") as target:
+        refused = run("--pid", str(target.pid), "-e", "hot", wrapper=wrapper)
+        assert refused.status == 1
+        assert "hidepid" in refused.error
+        target.go()
+        assert target.finish().status == _STATUS
 
 
 def test_a_set_user_id_process_that_runs_already_is_refused_with_the_reason(

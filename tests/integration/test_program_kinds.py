@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import ptrace_uprobes as pu
 from tests.support.build import BuildFailed, build_target
+from tests.support.let_go import assert_let_go
 from tests.support.probed import run_plain, run_probed
 from tests.support.target import start_target
 
@@ -138,6 +140,37 @@ def test_a_sandboxed_process_that_may_not_map_memory_is_probed_and_lives(mode: s
     # THEN the filter never fired on our account
     assert ended.status == 0
     assert probe.hits == ended.report["hot"] == 200
+
+
+@pytest.mark.parametrize("mode", ["kill", "errno"])
+@pytest.mark.parametrize("may_suspend", [True, False], ids=["root", "without-CAP_SYS_ADMIN"])
+def test_a_sandboxed_process_has_many_probes_and_lives(
+    mode: str, may_suspend: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than the padding of its segments has room for."""
+    if not may_suspend:
+        monkeypatch.setattr("ptrace_uprobes.engine.seccomp._set_options", lambda *_: False)
+    with start_target(build_target("sandboxed.c"), mode, "200") as target:
+        before = Path(f"/proc/{target.pid}/maps").read_text()
+        engine = pu.attach(target.pid, on_warning=lambda _: None)
+        hot = engine.probe("hot")
+        many = engine.probe("libc:[p-w]*")
+        engine.start()
+        if may_suspend and os.geteuid() == 0:
+            assert Path(f"/proc/{target.pid}/maps").read_text() != before
+        engine.stop()
+        assert Path(f"/proc/{target.pid}/maps").read_text() == before
+        assert_let_go(target)
+        assert len(many.sites) > 300
+        engine = pu.attach(target.pid, on_warning=lambda _: None)
+        hot = engine.probe("hot")
+        engine.probe("libc:[p-w]*")
+        engine.start()
+        target.go()
+        ended = target.finish()
+        engine.stop()
+    assert ended.status == 0
+    assert hot.hits == ended.report["hot"] == 200
 
 
 def test_the_programs_own_mappings_are_where_they_would_be_without_us() -> None:

@@ -7,10 +7,13 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
+from itertools import islice
 from typing import Final
 
+from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.engine.safety_net import NO_NET, OWN_HANDLER, last_resort_for, spread
+from ptrace_uprobes.engine.seccomp import FILTERED, is_filtered, may_call
 from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.errors import MemoryFault, NoSuchProcess, NoThreadToUse, RemoteCallFailed
 from ptrace_uprobes.linux.maps import Mapping
@@ -38,6 +41,7 @@ _PROT_READ_WRITE: Final = 1 | 2
 _MAP_PRIVATE_ANONYMOUS: Final = 0x02 | 0x20
 _MAP_FIXED_NOREPLACE: Final = 0x100000
 _SMALLEST: Final = 16 * PAGE
+_TRIES: Final = 16
 
 
 class Regions:
@@ -52,16 +56,35 @@ class Regions:
     def make_room(self, record: SpaceRecord, low: int, high: int, size: int) -> bool:
         """A region of at least `size` bytes within reach of `[low, high)`; False if none."""
         if record.no_mmap is None:
-            record.no_mmap = self._why_not(record)
+            # A filter may kill the program for a call that it does not make itself.
+            record.no_mmap = FILTERED if is_filtered(record.space) else None
             if record.no_mmap is not None:
                 self._state.warn_once(NO_NET.format(why=record.no_mmap))
-        if record.no_mmap is None and self._map(record, low, high, max(size + PAGE, _SMALLEST)):
+        wanted = max(size + PAGE, _SMALLEST)
+        if record.no_mmap is None and self._map(record, low, high, wanted):
             return True
-        return self._take_padding(record, low)
+        got = self._take_padding(record, low)
+        if record.no_mmap != FILTERED or record.slots.could_hold(low, size):
+            return got
+        # Not before: should we be killed in such a call, the filter would be in force again.
+        return self._map(record, low, high, wanted, past_filter=True) or got
 
     def call(self, record: SpaceRecord, work: Callable[[RemoteCalls], int]) -> int:
-        """Run `work` with a borrowed thread's remote calls."""
+        """Run `work`, which makes no system call, with a borrowed thread's remote calls."""
         with self._borrow(record.space) as thread:
+            with self._gadget(record, thread) as gadget, self._remote(thread, gadget) as remote:
+                return work(remote)
+
+    def _call_kernel(
+        self, record: SpaceRecord, work: Callable[[RemoteCalls], int], *, past_filter: bool
+    ) -> int:
+        """As `call`, for system calls. Raises `RemoteCallFailed` if none may be made."""
+        with (
+            self._borrow(record.space) as thread,
+            may_call(thread, past_filter=past_filter) as allowed,
+        ):
+            if not allowed:
+                raise RemoteCallFailed(errno.EPERM, FILTERED)
             with self._gadget(record, thread) as gadget, self._remote(thread, gadget) as remote:
                 return work(remote)
 
@@ -124,16 +147,21 @@ class Regions:
         if not ours:
             slots.regions.clear()
             return
-        if read_status(thread.tid).seccomp:
-            # Its own filter, installed since, may kill it for a munmap that it does not expect.
-            self._state.warn_once(
-                "some scratch memory stays in the program: a seccomp filter is in force"
-            )
-            return
+        with may_call(thread, past_filter=True) as allowed:
+            if allowed:
+                self._unmap(record, thread, ours)
+            else:
+                # Its own filter, installed since, may kill it for a munmap.
+                self._state.warn_once(f"some scratch memory stays in the program: {FILTERED}")
+
+    def _unmap(
+        self, record: SpaceRecord, thread: Thread, regions: Sequence[tuple[VirtAddr, int]]
+    ) -> None:
+        slots = record.slots
         net, record.net = record.net, None
         munmap = record.space.architecture.system_calls.munmap
         if net is not None:
-            ours.append((net.scratch, PAGE))
+            regions = [*regions, (net.scratch, PAGE)]
         try:
             with (
                 self._gadget(record, thread, leaving=True) as gadget,
@@ -142,26 +170,23 @@ class Regions:
                 slots.regions.clear()
                 if net is not None:
                     net.take_down(remote, record.space.memory)
-                for start, size in ours:
+                for start, size in regions:
                     remote.syscall(munmap, start, size)
         except RemoteCallFailed as error:
             self._state.warn_once(f"scratch memory stays in the program: {error}")
 
-    def _why_not(self, record: SpaceRecord) -> str | None:
-        thread = record.space.any_thread()
-        if thread is not None and read_status(thread.tid).seccomp:
-            # A filter may kill the program for a call that it does not make itself.
-            return "a seccomp filter is in force"
-        return None
-
-    def _map(self, record: SpaceRecord, low: int, high: int, size: int) -> bool:
+    def _map(
+        self, record: SpaceRecord, low: int, high: int, size: int, *, past_filter: bool = False
+    ) -> bool:
         size = -(-size // PAGE) * PAGE
         thread = record.space.any_thread()
         limit = stack_limit(thread.process.pid) if thread is not None else None
         architecture = record.space.architecture
         resort = last_resort_for(architecture)
         room = size + PAGE * (resort is not None and record.net is None)
-        places = list(candidate_places(record.mappings, low, high, room, limit, architecture))
+        places = list(
+            islice(candidate_places(record.mappings, low, high, room, limit, architecture), _TRIES)
+        )
         if not places:
             return False
 
@@ -171,7 +196,7 @@ class Regions:
             if first and any(one.in_vfork for one in record.space.threads()):
                 # It is the child that was borrowed, whose action for SIGTRAP is its own.
                 raise NoThreadToUse("the program waits for a vfork child")
-            for place in places[:16]:
+            for place in places:
                 try:
                     if not self._map_at(record, remote, place, size, _PROT_READ_EXEC):
                         continue
@@ -183,7 +208,15 @@ class Regions:
                 return place
             return 0
 
-        got = bool(self.call(record, work))
+        try:
+            got = bool(self._call_kernel(record, work, past_filter=past_filter))
+        except NoThreadToUse:
+            raise
+        except RemoteCallFailed as error:
+            if error.errno != errno.EPERM:
+                raise
+            record.no_mmap = FILTERED
+            return False
         if first and record.net is not None:
             # Not while a thread is borrowed, and has another mask.
             if any(_blocks_traps(one.tid) for one in record.space.threads()):
@@ -231,10 +264,12 @@ class Regions:
         if resort is None or thread is None:
             return f"it is not written yet for {architecture.name}"
         scratch = region.end
+        status = read_status(thread.tid)
+        if status.seccomp:
+            return FILTERED  # it may kill for a handler's return, rt_sigreturn(2)
         try:
             if not self._map_at(record, remote, scratch, PAGE, _PROT_READ_WRITE):
                 return "no memory for it"
-            status = read_status(thread.tid)
             record.net = spread(resort, remote, record.space.memory, region, scratch, status)
         except (RemoteCallFailed, MemoryFault) as error:
             return str(error)

@@ -218,6 +218,14 @@ class SlotArea:
         """Whether `take` would give as much."""
         return any(region.mapped and region.has_room(size) for region in self.regions)
 
+    def could_hold(self, site: int, size: int) -> bool:
+        """Whether slots of so many bytes together, for sites at about `site`, would find room."""
+        return size <= sum(
+            region.end - region.next
+            for region in self.regions
+            if reach_is_all(self._architecture) or region.reaches(site)
+        )
+
     def enter(
         self, site: VirtAddr, start: VirtAddr, code: SlotCode, *, is_the_sites: bool = True
     ) -> Slot:

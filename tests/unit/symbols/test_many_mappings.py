@@ -14,7 +14,7 @@ from ptrace_uprobes.errors import NotPermitted
 from ptrace_uprobes.linux import maps
 from ptrace_uprobes.linux.maps import Mapping, read_maps
 from ptrace_uprobes.ssol.scratch import candidate_places
-from ptrace_uprobes.symbols import modules
+from ptrace_uprobes.symbols import image, modules
 from ptrace_uprobes.symbols.modules import modules_of
 from tests.support.elf_writer import TEXT, ElfSymbol, write_elf
 
@@ -64,7 +64,7 @@ def _work(
 ) -> tuple[int, int, int]:
     """How often mappings were looked at, files opened, and memory read."""
     opened = reads = 0
-    real = modules.open_image
+    real = image.open_image
 
     def open_image(path: str, *, name: str | None = None, root: str = "") -> object:
         nonlocal opened
