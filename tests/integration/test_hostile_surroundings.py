@@ -301,8 +301,11 @@ def test_a_set_user_id_program_runs_without_its_privileges(how: str, open_folder
     assert "error" not in result.stderr
 
 
-@pytest.mark.parametrize("options", [(), ("-f",)], ids=["itself", "followed"])
-@pytest.mark.parametrize("mode", [0o4755, 0o4711], ids=["readable", "unreadable"])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [(0o4755, ()), (0o4755, ("-f",)), (0o4711, ("-f",))],
+    ids=["itself", "followed", "unreadable"],
+)
 def test_a_process_that_execs_a_set_user_id_program_while_it_is_probed(
     options: tuple[str, ...], mode: int, open_folder: Path
 ) -> None:
@@ -312,7 +315,10 @@ def test_a_process_that_execs_a_set_user_id_program_while_it_is_probed(
     program.chmod(mode)
     run_it = "exec " if not options else ""
     script = f'echo ready >&"$READY_FD"; read line; {run_it}{program} plain 50; exit $?'
-    with start_target("/bin/sh", "-c", script, wrapper=_paths(_NOBODY)) as target:
+    shell = shutil.which("bash")  # others know descriptors of one digit
+    if shell is None:
+        pytest.skip("no bash(1)")
+    with start_target(shell, "-c", script, wrapper=_paths(_NOBODY)) as target:
         file = open_folder / "hits"
         command = [*_NOBODY, *COMMAND, *options, "--count", "--format", "jsonl", "-o", str(file)]
         tracer = subprocess.Popen(
@@ -320,7 +326,6 @@ def test_a_process_that_execs_a_set_user_id_program_while_it_is_probed(
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_until("it is traced", lambda: status_fields(target.pid)["TracerPid"] != "0")
         assert tracer.stderr is not None
         assert "waits for it" in tracer.stderr.readline()
 

@@ -31,7 +31,7 @@ def check_can_be_probed(pid: int) -> Status:
     """Refuse what can never be probed, before anything is done to it; returns its status."""
     looks = _LOOKS
     while True:
-        status = read_status(pid)
+        status = _status_of(pid)
         if status.tgid == os.getpid():
             raise NotPermitted(pid, "it is this very process; trace it from another one")
         alive = [tid for tid in thread_ids(status.tgid) if _state(tid) not in "ZX"]
@@ -53,12 +53,36 @@ def check_can_be_probed(pid: int) -> Status:
     return status
 
 
+def _status_of(pid: int) -> Status:
+    try:
+        return read_status(pid)
+    except NoSuchProcess as error:
+        if not _is_there(pid):
+            raise
+        raise NoSuchProcess(
+            pid,
+            " in /proc, though there is one: that hides it (hidepid, proc(5)), or is another pid "
+            "namespace's",
+        ) from error
+
+
+def _is_there(pid: int) -> bool:
+    """Whether the kernel knows the process, whatever /proc shows."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return os.path.exists("/proc/self") and not os.path.exists(f"/proc/{pid}")
+
+
 def _already_traced(pid: int, tracer: int) -> AlreadyTraced:
     """TracerPid is the tracing thread's number; users know its process's."""
     try:
         tracer = read_status(tracer).tgid
-    except NoSuchProcess:
-        pass  # it ended just now, or is in another pid namespace
+    except (NoSuchProcess, NotPermitted):
+        pass  # it ended just now, is in another pid namespace, or hidden
     return AlreadyTraced(pid, tracer, command_name(tracer))
 
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from ptrace_uprobes.errors import NoSuchProcess
+from ptrace_uprobes.errors import NoSuchProcess, NotPermitted
 
 __all__ = [
     "CLOCK_GRAIN",
@@ -47,12 +47,17 @@ class Status:
 
 
 def read_status(tid: int) -> Status:
-    """The status of a process or thread now; raises `NoSuchProcess`."""
+    """The status of a process or thread now; raises `NoSuchProcess`, and `NotPermitted` where /proc
+    is mounted so that it shows a user only the own processes."""
     try:
         with open(f"/proc/{tid}/status", encoding="utf-8", errors="replace") as file:
             fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
     except (FileNotFoundError, ProcessLookupError) as error:
         raise NoSuchProcess(tid) from error
+    except PermissionError as error:
+        raise NotPermitted(
+            tid, "/proc shows to each user only the own processes (hidepid, proc(5))"
+        ) from error
 
     def mask(name: str) -> int:
         return int(fields.get(name, "0"), 16)
@@ -75,11 +80,11 @@ def read_status(tid: int) -> Status:
 
 
 def command_name(tid: int) -> str:
-    """The thread's comm, or `?` if it is gone."""
+    """The thread's comm, or `?` if it is gone, or not to be seen."""
     try:
         with open(f"/proc/{tid}/comm", encoding="utf-8", errors="replace", newline="\n") as file:
             return file.read().removesuffix("\n")
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return "?"
 
 
