@@ -17,7 +17,7 @@ from ptrace_uprobes import errors
 from tests.support.build import BuildFailed, build_target
 from tests.support.command import COMMAND, Run, records, run
 from tests.support.let_go import assert_let_go
-from tests.support.procfs import descendants, status_fields, wait_until
+from tests.support.procfs import altered_text, descendants, status_fields, wait_until
 from tests.support.target import start_target
 
 _NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -330,6 +330,11 @@ def test_a_process_that_execs_a_set_user_id_program_while_it_is_probed(
         assert "waits for it" in tracer.stderr.readline()
 
         # WHEN it, or its child, execs a set-user-ID program of root's
+        target.go()
+        target.wait_ready()
+        pid = next(iter(descendants(target.pid)), target.pid)
+        if mode == 0o4755:
+            wait_until("its trap is there", lambda: altered_text(pid) != [], 60)
         target.go()
         ended = target.finish()
         said = tracer.communicate(timeout=60)[1]
