@@ -96,14 +96,17 @@ def text_mappings(pid: int) -> list[TextMapping]:
     return found
 
 
-def altered_text(pid: int) -> list[tuple[str, int, int, int]]:
+def altered_text(pid: int, *, but: str | None = None) -> list[tuple[str, int, int, int]]:
     """Where the executable file mappings of a process differ from their files.
 
-    Each difference is (path, file offset, byte in the file, byte in memory).
+    Each difference is (path, file offset, byte in the file, byte in memory). Files whose path has
+    `but` in it, which may be unmapped at any moment, are left out.
     """
     found: list[tuple[str, int, int, int]] = []
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for mapping in text_mappings(pid):
+            if but is not None and but in mapping.path:
+                continue
             with open(mapping.path, "rb") as file:
                 file.seek(mapping.offset)
                 expected = file.read(mapping.end - mapping.start)
