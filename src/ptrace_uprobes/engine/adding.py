@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 
@@ -76,12 +75,13 @@ class ProbeAdder:
                     continue  # it ends, or execs, or is busy: then it is planted anew
 
     def _look_and_plant(self, space: AddressSpace, probe: Probe) -> None:
-        if not self._state.frozen:
-            with contextlib.suppress(UprobesError):
-                # It takes long the first time.
-                resolve(probe.definition.place, record_of(space).modules)
+        planter = self._tracer.planter
+        if self._state.frozen:
+            planter.plant(space, [probe], strict=True)
+            return
+        prepared = planter.prepare(space, [probe])
         with self._tracer.still(space):
-            self._tracer.planter.plant(space, [probe], strict=True)
+            planter.plant_prepared(space, [probe], prepared)
 
     def _patiently(self, space: AddressSpace, act: Callable[[AddressSpace], None]) -> None:
         """Do what may find the program at its end, in an exec, or busy."""

@@ -9,6 +9,7 @@ from ptrace_uprobes.decoder import decode
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.errors import BadAddress
 from ptrace_uprobes.symbols.modules import Module
+from ptrace_uprobes.symbols.symbol import Symbol
 from ptrace_uprobes.unwind.tables import tables_of
 
 __all__ = ["Boundaries"]
@@ -29,14 +30,23 @@ class Boundaries:
         """Other code may be mapped now."""
         self._starts.clear()
 
-    def check(self, record: SpaceRecord, module: Module, address: VirtAddr) -> None:
+    def check(
+        self,
+        record: SpaceRecord,
+        module: Module,
+        address: VirtAddr,
+        symbol: Symbol | None = None,
+    ) -> None:
         """Refuse the inside of an instruction, as far as the function's start tells.
 
         Where a symbol says that a function begins, call frame information may know better: the
         program itself unwinds by it, and needs no symbols. Of 680,000 symbols of a Debian system
         25 are inside of what it describes as one function, all of them at instructions.
+        `symbol` is the one that the address was found by, if it was.
         """
         at = module.to_elf(address)
+        if symbol is not None and symbol.address == at and _is_believed(module, at):
+            return
         found = module.image.symbol_at(at)
         if found is not None and (found[1] != 0 or _is_believed(module, at)):
             symbol, offset = found
@@ -90,6 +100,8 @@ class Boundaries:
 def _is_believed(module: Module, at: ElfAddr) -> bool:
     """Whether a function may begin here: nothing says that it does in the midst of another."""
     tables = tables_of(module.image)
+    if tables.has_start(at):
+        return True
     begin = tables.start_of(at)
     if begin is None or begin == at:
         return True

@@ -22,7 +22,7 @@ class Landings:
 
     def at(self, record: SpaceRecord, address: VirtAddr) -> PlacedSite | str:
         """A site at a return address, not yet armed; why there can be none, if so."""
-        placed = self._planter.existing(record, address)
+        placed = record.existing(address)
         if placed is not None:
             return placed
         known = record.no_landings.get(address)
@@ -37,7 +37,7 @@ class Landings:
             placed.in_go = module is not None and module.image.is_go
             self._planter.slots.make(record, [placed])
             if placed.plan.mechanism is not Mechanism.REFUSE:
-                record.sites()[self._planter.key(record, address)] = placed
+                record.sites()[record.key(address)] = placed
                 return placed
             problem = f"its return address cannot hold a trap: {placed.plan.reason}"
         record.no_landings[address] = problem

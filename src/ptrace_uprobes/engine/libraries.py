@@ -220,7 +220,7 @@ class Libraries:
                 f"no trap at {placed.address:#x} in a child: its slot is not there"
             )
         # Those that the parent lost while it forked: nobody would know of a hit there.
-        stray = [a for a in record.traps.addresses() if self._planter.key(record, a) not in sites]
+        stray = [a for a in record.traps.addresses() if record.key(a) not in sites]
         record.traps.disarm(stray, joined=False)
         self._planter.arm(record, [placed for placed in sites.values() if placed.wanted])
 

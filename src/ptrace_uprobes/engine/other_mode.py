@@ -38,7 +38,7 @@ class OtherMode:
     def site_of(self, thread: Thread, slot: Slot) -> PlacedSite | None:
         """For a thread that has run into a slot's guard; None if it is to be resumed as it is."""
         record: SpaceRecord = thread.process.space.extra
-        placed = self._planter.existing(record, slot.site)
+        placed = record.existing(slot.site)
         registers = ptrace_calls.get_registers(thread.tid)
         registers.rip = slot.site
         if self._state.frozen or placed is None:

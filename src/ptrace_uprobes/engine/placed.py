@@ -216,6 +216,15 @@ class SpaceRecord:
         placed: dict[int, PlacedSite] = self.space.placed
         return placed
 
+    def key(self, address: int) -> int:
+        """What `sites` has a site under: the RIP that a thread stops with there."""
+        return address + self.space.architecture.breakpoint_pc_offset
+
+    def existing(self, address: int) -> PlacedSite | None:
+        """The site at an address, also one whose trap was taken out."""
+        key = self.key(address)
+        return self.sites().get(key) or self.retired.get(key)
+
     def module_at(self, address: int) -> Module | None:
         for module in self.modules:
             if module.start <= address < module.end:

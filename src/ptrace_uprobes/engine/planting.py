@@ -10,26 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ptrace_uprobes.addresses import VirtAddr
-from ptrace_uprobes.engine.boundaries import Boundaries
 from ptrace_uprobes.engine.callee_pops import bytes_popped
-from ptrace_uprobes.engine.likeness import check_file, check_likeness
-from ptrace_uprobes.engine.lost_traps import is_before_padding
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
+from ptrace_uprobes.engine.preparing import Prepared, Preparer
 from ptrace_uprobes.engine.regions import Regions
 from ptrace_uprobes.engine.semaphores import sync_semaphores
-from ptrace_uprobes.engine.slot_writer import SlotWriter
 from ptrace_uprobes.engine.state import EngineState, record_of
-from ptrace_uprobes.engine.unrelocated import is_unrelocated, may_still_change
+from ptrace_uprobes.engine.unrelocated import may_still_change
 from ptrace_uprobes.errors import (
     BadAddress,
     BadFilter,
     BadSpec,
     InstructionRefused,
-    MemoryFault,
     NoSuchProcess,
-    NoThreadToUse,
     NotPermitted,
-    RemoteCallFailed,
     UprobesError,
 )
 from ptrace_uprobes.fetching.fetcher import Fetcher, compile_fetcher
@@ -39,7 +33,7 @@ from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 from ptrace_uprobes.probe import Probe, SiteCount
 from ptrace_uprobes.ssol.plan import Mechanism, Plan, plan
 from ptrace_uprobes.symbols.modules import Module, modules_of
-from ptrace_uprobes.symbols.resolve import Place, resolve
+from ptrace_uprobes.symbols.resolve import Place
 from ptrace_uprobes.tracee import AddressSpace
 
 __all__ = ["PlannedSite", "Planter"]
@@ -62,13 +56,13 @@ class PlannedSite:
 class Planter:
     """Plants probes in address spaces and takes them out."""
 
-    __slots__ = ("_regions", "_state", "boundaries", "mechanisms", "problems", "refused", "slots")
+    __slots__ = ("_preparer", "_state", "boundaries", "mechanisms", "problems", "refused", "slots")
 
     def __init__(self, state: EngineState, regions: Regions) -> None:
         self._state = state
-        self._regions = regions
-        self.boundaries = Boundaries()
-        self.slots = SlotWriter(regions, state.warn_once)
+        self._preparer = Preparer(state, regions)
+        self.boundaries = self._preparer.boundaries
+        self.slots = self._preparer.slots
         self.problems: dict[Probe, UprobesError] = {}
         """Why a probe that was looked for could not be planted."""
         self.mechanisms: dict[str, int] = {}
@@ -104,9 +98,9 @@ class Planter:
         record.mappings = mappings
         modules = modules_of(thread.tid, record.mappings, record.traps.read)
         # Not by its end: the dynamic linker maps a library piece by piece.
-        here = {_key_of(module) for module in modules}
-        gone = [module for module in record.modules if _key_of(module) not in here]
-        known = {_key_of(module) for module in record.modules}
+        here = {module.key for module in modules}
+        gone = [module for module in record.modules if module.key not in here]
+        known = {module.key for module in record.modules}
         record.modules = modules
         self.boundaries.forget()
         record.no_landings.clear()
@@ -118,7 +112,7 @@ class Planter:
             record.text_relocated.clear()
         for module in gone:
             self._drop(record, module.start, module.end)
-        return [module for module in modules if _key_of(module) not in known]
+        return [module for module in modules if module.key not in known]
 
     def _drop(self, record: SpaceRecord, start: int, end: int) -> None:
         for table in (record.sites(), record.retired):
@@ -143,26 +137,41 @@ class Planter:
         probed, instead of noting it.
         """
         record = record_of(space)
-        fresh: dict[int, PlacedSite] = {}
-        wanted: list[tuple[Probe, Place, VirtAddr]] = []
-        for probe in probes:
-            for place in self._places(record, probe, only, strict=strict):
-                address = self._address_of(record, probe, place, strict=strict)
-                if address is not None:
-                    wanted.append((probe, place, address))
-        for probe, place, address in wanted:
-            placed = self.existing(record, address) or fresh.get(address)
-            if placed is None:
-                placed = self._plan_site(record, probe, place, address, strict=strict)
-                if placed is None:
-                    continue
-                fresh[address] = placed
-        self.slots.make(record, list(fresh.values()))
-        if not space.processes:
+        self._place(self._preparer.prepare(record, probes, strict=strict, only=only))
+
+    def prepare(self, space: AddressSpace, probes: Sequence[Probe]) -> Prepared | None:
+        """All of `plant` that takes long, to be done while the program runs; None if that showed
+        a problem, which may be one of that moment."""
+        try:
+            return self._preparer.prepare(record_of(space), probes, strict=True)
+        except UprobesError:
+            return None
+
+    def plant_prepared(
+        self, space: AddressSpace, probes: Sequence[Probe], prepared: Prepared | None
+    ) -> None:
+        """`plant`, strictly, what was prepared, or anew if it is not so any more.
+
+        The program stands still now, and its modules have been looked at.
+        """
+        record = record_of(space)
+        if prepared is not None and prepared.record is record:
+            if prepared.is_current():
+                self._place(prepared)
+                return
+            record.slots.forget_sites(list(prepared.fresh))
+        self.plant(space, probes, strict=True)
+
+    def _place(self, prepared: Prepared) -> None:
+        record, fresh, strict = prepared.record, prepared.fresh, prepared.strict
+        self.problems.update(prepared.problems)
+        for remark in prepared.remarks:
+            self._state.warn_once(remark)
+        if not record.space.processes:
             return  # it has exec'ed meanwhile, and this is nobody's memory any more
         touched: dict[int, PlacedSite] = {}
-        for probe, place, address in wanted:
-            placed = self.existing(record, address) or fresh.get(address)
+        for probe, place, address in prepared.wanted:
+            placed = record.existing(address) or fresh.get(address)
             if placed is None:
                 continue
             if placed.plan.mechanism is Mechanism.REFUSE:
@@ -177,7 +186,7 @@ class Planter:
             self._join(record, probe, place, placed)
             touched[address] = placed
             if fresh.pop(address, None) is not None:
-                record.sites()[self.key(record, address)] = placed
+                record.sites()[record.key(address)] = placed
                 if probe.hidden:
                     continue
                 name = placed.plan.mechanism.value
@@ -185,28 +194,9 @@ class Planter:
         self.arm(record, [placed for placed in touched.values() if placed.wanted])
         self.sync_semaphores(record)
 
-    def _places(
-        self, record: SpaceRecord, probe: Probe, only: Sequence[Module] | None, *, strict: bool
-    ) -> list[Place]:
-        spec = probe.definition.place
-        if probe.removed:
-            return []
-        try:
-            if only is None:
-                return resolve(spec, record.modules)
-            main = [module for module in record.modules if module.is_main]
-            if spec.module is None and spec.name is not None and resolve(spec, main):
-                return []  # the main program has it, so no library's is meant
-            return resolve(spec, only)
-        except UprobesError as error:
-            if strict:
-                raise
-            self.problems[probe] = error
-            return []
-
     def plant_internal(self, record: SpaceRecord, address: VirtAddr, purpose: str) -> bool:
         """A trap for the engine itself; False if the instruction there cannot have one."""
-        placed = self.existing(record, address)
+        placed = record.existing(address)
         if placed is None:
             module = record.module_at(address)
             try:
@@ -222,59 +212,14 @@ class Planter:
                 return False  # no trap can be there, or it has exec'ed meanwhile
             if may_still_change(record, address, len(placed.plan.code)):
                 return False
-            record.sites()[self.key(record, address)] = placed
+            record.sites()[record.key(address)] = placed
         placed.internal = purpose
         placed.update()
         self.arm(record, [placed])
         return True
 
-    def _address_of(
-        self, record: SpaceRecord, probe: Probe, place: Place, *, strict: bool
-    ) -> VirtAddr | None:
-        if is_unrelocated(record, place.module):
-            record.deferred = True
-            return None
-        if not place.is_ifunc:
-            return place.address
-        if place.symbol is None or not place.module.image.is_resolver(place.symbol.address):
-            why = (
-                f"{place.label} is said to be an indirect function (IFUNC), but nothing has "
-                f"{place.module.name} run its code as a resolver, and so it is not run by us"
-            )
-            self._cannot(probe, BadAddress(place.address, why), strict=strict)
-            return None
-        if not record.relocated:
-            # The resolver would read pointers that are not there yet.
-            record.deferred = True
-            return None
-
-        def past_trap(rip: int) -> int | None:
-            placed = record.sites().get(rip)
-            return placed.slot if placed is not None else None
-
-        try:
-            target = self._regions.call(
-                record, lambda remote: remote.function(place.address, past_trap)
-            )
-        except NoThreadToUse:
-            record.deferred = True
-            return None
-        except (RemoteCallFailed, MemoryFault) as error:
-            self._state.warn_once(f"{probe.spec}: cannot tell where {place.label} leads: {error}")
-            return None
-        # A resolver that finds no implementation gives 0.
-        return VirtAddr(target + place.offset) if target else None
-
-    @staticmethod
-    def key(record: SpaceRecord, address: int) -> int:
-        return address + record.space.architecture.breakpoint_pc_offset
-
     def _all(self, record: SpaceRecord) -> list[PlacedSite]:
         return [*record.sites().values(), *record.retired.values()]
-
-    def existing(self, record: SpaceRecord, address: int) -> PlacedSite | None:
-        key = self.key(record, address)
-        return record.sites().get(key) or record.retired.get(key)
 
     def _join(self, record: SpaceRecord, probe: Probe, place: Place, placed: PlacedSite) -> None:
         label, module = place.label, place.module
@@ -324,68 +269,6 @@ class Planter:
             filter_text=probe.filter_text,
         )
 
-    def _plan_site(
-        self, record: SpaceRecord, probe: Probe, place: Place, address: VirtAddr, *, strict: bool
-    ) -> PlacedSite | None:
-        architecture = record.space.architecture
-        code = record.traps.read_some(address, architecture.max_instruction_size)
-        mapping = record.mapping_at(address)
-        spec = probe.definition.place
-        try:
-            check_file(place.module, address)
-            if mapping is not None and mapping.is_executable and not code:
-                # The memory is gone: its process ends, or execs.
-                raise TraceeGone(record.space.memory.tid)
-            if mapping is None or not mapping.is_executable:
-                raise BadAddress(address, "it is not in executable memory")
-            # What an IFUNC leads to may be in another module.
-            if place.module.contains(address):
-                self.boundaries.check(record, place.module, address)
-        except BadAddress as error:
-            # A library that is just being mapped has its headers before its code.
-            if strict and not (record.starting and spec.name is not None):
-                raise
-            self.problems[probe] = error
-            return None
-        made = plan(code, address, architecture, self._state.options.mechanism)
-        if not self._is_like_its_file(record, probe, place, address, made.code, strict=strict):
-            return None
-        placed = PlacedSite(address, made, architecture)
-        placed.certain = placed.certain or is_before_padding(code, address)
-        return placed
-
-    def _is_like_its_file(
-        self,
-        record: SpaceRecord,
-        probe: Probe,
-        place: Place,
-        address: VirtAddr,
-        code: bytes,
-        *,
-        strict: bool,
-    ) -> bool:
-        """Whether what stands in memory is what the user means; says why not, and what differs."""
-        own = place.module.contains(address)
-        module = place.module if own else record.module_at(address)
-        if module is None:
-            return True
-        try:
-            changed = check_likeness(record, module, address, code)
-        except BadAddress as error:
-            self._cannot(probe, error, strict=strict)
-            return False
-        if changed is not None and not probe.hidden:
-            self._state.warn_once(f"{probe.spec}: {changed}")
-        return True
-
-    def _cannot(self, probe: Probe, error: UprobesError, *, strict: bool) -> None:
-        """A place is no right one: raised for a lone one, said for one of many."""
-        if strict and not probe.definition.place.is_glob:
-            raise error
-        self.problems[probe] = error
-        if not probe.hidden:
-            self._state.warn_once(f"{probe.spec}: {error}")
-
     def _refuse(
         self, probe: Probe, place: Place, address: VirtAddr, refused: Plan, *, strict: bool
     ) -> None:
@@ -422,7 +305,7 @@ class Planter:
             and (self._state.live or placed.internal is not None)
         ]
         for placed in new:
-            key = self.key(record, placed.address)
+            key = record.key(placed.address)
             record.retired.pop(key, None)
             record.sites()[key] = placed
         if new:
@@ -431,7 +314,7 @@ class Planter:
         fixed, writable = self._by_writability(record, new)
         failed = record.traps.arm(fixed, joined=True) + record.traps.arm(writable, joined=False)
         for address in failed:
-            placed_or_none = record.sites().pop(self.key(record, address), None)
+            placed_or_none = record.sites().pop(record.key(address), None)
             # Where not even a byte can be read, the process is ending: nothing is missed.
             if placed_or_none is not None and record.traps.read_some(address, 1):
                 for count in placed_or_none.all_counts:
@@ -452,7 +335,7 @@ class Planter:
         )
         record.traps.forget(lost)
         sites = record.sites()
-        again = [sites[key] for a in lost if (key := self.key(record, a)) in sites]
+        again = [sites[key] for a in lost if (key := record.key(a)) in sites]
         self.arm(record, [placed for placed in again if placed.wanted])
 
     def _is_as_planned(self, record: SpaceRecord, placed: PlacedSite) -> bool:
@@ -462,7 +345,7 @@ class Planter:
         now = record.traps.read_some(placed.address, len(code))
         if now == code:
             return True
-        record.sites().pop(self.key(record, placed.address), None)
+        record.sites().pop(record.key(placed.address), None)
         record.slots.forget_sites([placed.address])
         for count in placed.all_counts if now else ():  # else it is ending
             if not count.probe.hidden:
@@ -489,7 +372,7 @@ class Planter:
         """Take out the traps that no enabled probe wants any more."""
         idle = [placed for placed in record.sites().values() if not placed.wanted]
         for placed in idle:
-            key = self.key(record, placed.address)
+            key = record.key(placed.address)
             record.retired[key] = placed
             del record.sites()[key]
         fixed, writable = self._by_writability(record, idle)
@@ -549,12 +432,3 @@ class Planter:
                     if not count.probe.hidden
                 ]
         return [*rows, *self.refused]
-
-
-def _key_of(module: Module) -> tuple[object, ...]:
-    """What tells a module from all others that are, or have been, in an address space.
-
-    Not the state that its file is in: traps stay where they are when that is written to.
-    """
-    identity = module.image.identity
-    return module.path, module.bias, identity and identity[:2]

@@ -48,6 +48,15 @@ class Module:
         """The last part of its path."""
         return posixpath.basename(self.path)
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells a module from all others that are, or have been, in an address space.
+
+        Not the state that its file is in: traps stay where they are when that is written to.
+        """
+        identity = self.image.identity
+        return self.path, self.bias, identity and identity[:2]
+
     def contains(self, address: int) -> bool:
         return self.start <= address < self.end
 

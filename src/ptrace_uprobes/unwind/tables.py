@@ -35,6 +35,10 @@ class _Index:
         self._begins = array("Q", (begin for begin, _, _ in found))
         self._places = array("Q", (place for _, _, place in found))
 
+    def has_start(self, address: int) -> bool:
+        number = bisect_right(self._begins, address) - 1
+        return number >= 0 and self._begins[number] == address
+
     def fde_at(self, address: int) -> Fde | None:
         number = bisect_right(self._begins, address) - 1
         return self.entries.fde(self._places[number]) if number >= 0 else None
@@ -55,17 +59,22 @@ class _SortedIndex:
         if cursor.at % 4 or not 0 < count <= (len(data) - cursor.at) // 8:
             raise Malformed("the size of .eh_frame_hdr is not true")
         self._numbers = memoryview(data[cursor.at : cursor.at + count * 8]).cast("i")
-        self._count = count
+        self._begins = self._numbers[::2]
         self._base = table.address
         self._section_base = table.address - section.address
 
+    def has_start(self, address: int) -> bool:
+        number = self._number_of(address)
+        return number >= 0 and self._numbers[2 * number] + self._base == address
+
     def fde_at(self, address: int) -> Fde | None:
-        numbers = self._numbers
-        wanted = address - self._base
-        number = bisect_right(range(self._count), wanted, key=lambda i: numbers[2 * i]) - 1
+        number = self._number_of(address)
         if number < 0:
             return None
-        return self.entries.fde(self._section_base + numbers[2 * number + 1])
+        return self.entries.fde(self._section_base + self._numbers[2 * number + 1])
+
+    def _number_of(self, address: int) -> int:
+        return bisect_right(self._begins, address - self._base) - 1
 
 
 class ImageTables:
@@ -85,6 +94,15 @@ class ImageTables:
                 self._rows.clear()
             row = self._rows[address] = self._find(address)
         return row
+
+    def has_start(self, address: int) -> bool:
+        """Whether an index says that code begins here which is described in one."""
+        if self._indices is None:
+            image = self._image()
+            if image is None:
+                return False
+            self._indices = _indices_of(image)
+        return any(index.has_start(address) for index in self._indices)
 
     def start_of(self, address: int) -> int | None:
         """Where the code begins that the file's own CFI describes in one with this address."""
