@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Final
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.arch.base import Architecture
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.engine.safety_net import NO_NET, OWN_HANDLER, last_resort_for, spread
 from ptrace_uprobes.engine.seccomp import FILTERED, is_filtered, may_call
@@ -53,21 +54,32 @@ class Regions:
         self._state = state
         self._borrow = borrow
 
-    def make_room(self, record: SpaceRecord, low: int, high: int, size: int) -> bool:
-        """A region of at least `size` bytes within reach of `[low, high)`; False if none."""
+    def make_room(
+        self,
+        record: SpaceRecord,
+        low: int,
+        high: int,
+        size: int,
+        architecture: Architecture | None = None,
+    ) -> bool:
+        """A region of at least `size` bytes within reach of `[low, high)`; False if none.
+
+        Within reach of code of `architecture`, which need not be the program's own.
+        """
+        reaching = architecture or record.space.architecture
         if record.no_mmap is None:
             # A filter may kill the program for a call that it does not make itself.
             record.no_mmap = FILTERED if is_filtered(record.space) else None
             if record.no_mmap is not None:
                 self._state.warn_once(NO_NET.format(why=record.no_mmap))
         wanted = max(size + PAGE, _SMALLEST)
-        if record.no_mmap is None and self._map(record, low, high, wanted):
+        if record.no_mmap is None and self._map(record, low, high, wanted, reaching):
             return True
         got = self._take_padding(record, low)
         if record.no_mmap != FILTERED or record.slots.could_hold(low, size):
             return got
         # Not before: should we be killed in such a call, the filter would be in force again.
-        return self._map(record, low, high, wanted, past_filter=True) or got
+        return self._map(record, low, high, wanted, reaching, past_filter=True) or got
 
     def call(self, record: SpaceRecord, work: Callable[[RemoteCalls], int]) -> int:
         """Run `work`, which makes no system call, with a borrowed thread's remote calls."""
@@ -176,16 +188,22 @@ class Regions:
             self._state.warn_once(f"scratch memory stays in the program: {error}")
 
     def _map(
-        self, record: SpaceRecord, low: int, high: int, size: int, *, past_filter: bool = False
+        self,
+        record: SpaceRecord,
+        low: int,
+        high: int,
+        size: int,
+        reaching: Architecture,
+        *,
+        past_filter: bool = False,
     ) -> bool:
         size = -(-size // PAGE) * PAGE
         thread = record.space.any_thread()
         limit = stack_limit(thread.process.pid) if thread is not None else None
-        architecture = record.space.architecture
-        resort = last_resort_for(architecture)
+        resort = last_resort_for(record.space.architecture)
         room = size + PAGE * (resort is not None and record.net is None)
         places = list(
-            islice(candidate_places(record.mappings, low, high, room, limit, architecture), _TRIES)
+            islice(candidate_places(record.mappings, low, high, room, limit, reaching), _TRIES)
         )
         if not places:
             return False

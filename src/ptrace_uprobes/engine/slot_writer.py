@@ -125,7 +125,7 @@ class SlotWriter:
                 return
             with suppress(RemoteCallFailed, MemoryFault):
                 low, high = _home(record, placed.address)
-                self._regions.make_room(record, low, high, placed.plan.slot_size)
+                self._regions.make_room(record, low, high, placed.plan.slot_size, architecture)
         placed.plan = plan_without_slot(placed.plan.code, placed.address, architecture)
 
     def _find_room(

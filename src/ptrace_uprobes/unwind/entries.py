@@ -69,9 +69,16 @@ class Entries:
         self._section = section
         self._is_eh = is_eh
         self._cies: dict[int, Cie | Malformed] = {}
+        self._last: tuple[int, Fde] | None = None
+        """Whoever asks about many addresses asks about one function's one after the other."""
 
     def fde(self, at: int) -> Fde:
         """The FDE at `at` in the section; raises `Malformed`."""
+        if self._last is None or self._last[0] != at:
+            self._last = at, self._read_fde(at)
+        return self._last[1]
+
+    def _read_fde(self, at: int) -> Fde:
         entry = self._open(self._section.read(at, _FIRST_READ), at, 0)
         cie_at = self._cie_of(entry)
         if cie_at is None:
