@@ -211,7 +211,7 @@ class EngineState:
             return
         status = self._reap(tid, self.untaken_status)
         if status != self.untaken_status:
-            self.events.append((tid, status))
+            self.put_back(tid, status)
 
     def next_event(self) -> tuple[int, int]:
         """The next status; blocks. Raises ChildProcessError when there is nothing to wait for."""
@@ -259,7 +259,7 @@ class EngineState:
                 return status
             if self.let_exit(other, status):
                 continue
-            self.events.append((other, status))
+            self.put_back(other, status)
             if os.WIFSTOPPED(status) and self.is_doorbell(other, status):
                 # Silenced for the next ring to be heard, and kept for who posted something.
                 lost = lost_status(tid)
@@ -292,6 +292,11 @@ class EngineState:
 
     def put_back(self, tid: int, status: int) -> None:
         """A status that was taken too early, to be acted on later."""
+        if is_exec_stop(status):
+            # By a sister of the thread that had the number: what that one had to say is past, and
+            # acting on it would let the new program go on.
+            for event in [event for event in self.events if event[0] == tid]:
+                self.events.remove(event)
         self.events.append((tid, status))
 
     def recover_lost_stops(self) -> None:
@@ -315,7 +320,7 @@ class EngineState:
                 return
             if seen is None:
                 return
-            self.events.append(self.take(seen[0], status_of(seen)))
+            self.put_back(*self.take(seen[0], status_of(seen)))
 
     def resume(self, thread: Thread, number: int = 0) -> None:
         """Let a thread run on, or hold it where it is if it must be.
