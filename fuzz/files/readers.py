@@ -14,6 +14,7 @@ from ptrace_uprobes.errors import UprobesError
 from ptrace_uprobes.linux.maps import Mapping
 from ptrace_uprobes.symbols.demangle import demangle
 from ptrace_uprobes.symbols.image import Image
+from ptrace_uprobes.symbols.marker_operands import operands_of
 from ptrace_uprobes.symbols.modules import Module
 from ptrace_uprobes.symbols.resolve import explain_missing, resolve
 from ptrace_uprobes.symbols.source import BytesSource, FileSource, MemorySource, Source
@@ -107,6 +108,8 @@ def _ask(image: Image, rng: Random, names: tuple[str, ...]) -> None:
         tables_of(image).row_at(address)
         tables_of(image).extent_of(address)
     _ = image.is_go, image.identity, image.build_id, image.soname, image.separate_call_frames
+    for marker in image.markers:
+        operands_of(image, marker)
     segments = image.segments
     low = min((s.address for s in segments), default=0)
     high = max((s.address + s.memory_size for s in segments), default=0)

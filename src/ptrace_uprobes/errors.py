@@ -159,6 +159,17 @@ class SymbolNotFound(UprobesError, LookupError):
         super().__init__(f"no symbol {name!r} in {where}{hint}")
 
 
+class MarkerNotFound(UprobesError, LookupError):
+    """No module that could hold the USDT marker has it; `close` are some that it does have."""
+
+    def __init__(self, name: str, where: str, close: tuple[str, ...]) -> None:
+        self.name = name
+        self.where = where
+        self.close = close
+        hint = f"; there are: {', '.join(close)}" if close else ", nor any other"
+        super().__init__(f"no USDT marker {name!r} in {where}{hint}")
+
+
 class ModuleNotLoaded(UprobesError, LookupError):
     """No loaded program or library is what the user called it; `loaded` are those there are."""
 

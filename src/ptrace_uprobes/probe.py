@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ptrace_uprobes.definition.condition import Condition
     from ptrace_uprobes.definition.definition import Definition
     from ptrace_uprobes.fetching.fetcher import Fetcher, Value
+    from ptrace_uprobes.symbols.markers import Marker
     from ptrace_uprobes.unwind import Stack
 
 __all__ = ["Handler", "Hit", "Probe", "ProbeHost", "Registers", "SiteCount"]
@@ -30,7 +31,7 @@ _PAGE = 4096
 class SiteCount:
     """The hits of one probe at one place. Incremented by the engine only."""
 
-    __slots__ = ("address", "hits", "label", "missed", "module", "probe", "unreturned")
+    __slots__ = ("address", "hits", "label", "markers", "missed", "module", "probe", "unreturned")
 
     def __init__(self, probe: Probe, label: str, address: VirtAddr, module: str) -> None:
         self.probe = probe
@@ -40,6 +41,8 @@ class SiteCount:
         self.hits = 0
         self.missed = 0
         self.unreturned = 0
+        self.markers: dict[int, Marker] = {}
+        """Of a USDT probe: what is at each address, as the file states it."""
 
     def lose_return(self, cause: str) -> None:
         """For the engine: one call will not return."""

@@ -64,7 +64,7 @@ class _Events:
         self._lines: set[str] = set()
 
     def lines(self, plan: SitePlan, offset: int) -> Iterator[str]:
-        definition = plan.probe.definition
+        definition = plan.definition
         group = definition.group or _GROUP
         event = definition.event or self._unused(group, _event_name(plan))
         line = kernel_line(definition, plan.module, offset, group=group, event=event)

@@ -35,6 +35,11 @@ def wanted_probes(options: Options) -> list[WantedProbe]:
                 f"--request data cannot be had of {definition.text}: when a function returns, "
                 "its first argument is gone"
             )
+        if options.request.data_length is not None and definition.place.provider is not None:
+            raise UsageError(
+                f"--request data cannot be had of {definition.text}: a marker is in the middle of "
+                "a function; write +0(arg0):x8[16] or the like"
+            )
         wanted = WantedProbe(definition, condition)
         found.setdefault((definition.text.strip(), condition), wanted)
     return list(found.values())

@@ -2,6 +2,7 @@
 
     ours      [MODULE:]PLACE[%return] [FETCHARG...]          libc:malloc size=%di:u64
     bpftrace  uprobe:MODULE:PLACE [FETCHARG...]              uretprobe:libc:malloc $retval
+              usdt:MODULE:[PROVIDER:]NAME [FETCHARG...]      usdt:libstdc++:libstdcxx:throw arg0
     kernel    p[:[GRP/]EVENT] PATH:OFFSET[(REF)][%return] [FETCHARG...]
               r[:[GRP/]EVENT] PATH:OFFSET[(REF)] [FETCHARG...]
 
@@ -18,7 +19,7 @@ from ptrace_uprobes.definition.fetcharg import FetchArg
 from ptrace_uprobes.definition.fetcharg_format import format_fetcharg
 from ptrace_uprobes.definition.fetcharg_text import parse_fetchargs
 from ptrace_uprobes.definition.kernel_command import parse_command
-from ptrace_uprobes.definition.spec import Spec, parse_place, split_module
+from ptrace_uprobes.definition.spec import Spec, parse_marker, parse_place, split_module
 from ptrace_uprobes.errors import BadSpec
 
 __all__ = ["LONGEST_DEFINITION", "Definition", "Notation", "parse_definition"]
@@ -27,7 +28,7 @@ LONGEST_DEFINITION = 16 * 1024
 """Characters: 128 fetchargs at their longest fit."""
 
 _BLANK = " \t\n\v\f\r"
-_BPFTRACE = re.compile(r"(uprobe|uretprobe|usdt|ur|u)(?=:(?:[^:\s]+|[/.][^:]+):)")
+_BPFTRACE = re.compile(r"(uprobe|uretprobe|usdt|ur|u|U)(?=:(?:[^:\s]+|[/.][^:]+):)")
 _NO_MODULE = re.compile(r"(uprobe|uretprobe|usdt)(?=:)")
 # The short forms may be programs' names; with two colons they are not.
 _NOT_OF_PROGRAMS = re.compile(
@@ -80,6 +81,8 @@ class Definition:
             command = ("r" if self.is_return else "p") + (f":{event}" if event else "")
             reference = "" if self.ref_ctr_offset is None else f"({self.ref_ctr_offset:#x})"
             words = [command, f"{place.module}:{place.place}{reference}"]
+        elif place.provider is not None:
+            words = [f"usdt:{place.module}:{place.place}"]
         else:
             module = "" if place.module is None else f"{place.module}:"
             if _is_a_notations(module) or module.startswith(("#", "-")):
@@ -114,12 +117,11 @@ def parse_definition(text: str) -> Definition:
     if prefix := _BPFTRACE.match(text, begin):
         return _parse_bpftrace(text, prefix)
     if prefix := _NO_MODULE.match(text, begin):
-        _refuse_usdt(text, prefix)
         word = prefix.group()
         why = f"a module is missing: {word}:MODULE:PLACE, as {word}:libc:malloc"
         raise BadSpec(text, prefix.end() + 1, why)
     if kind := _NOT_OF_PROGRAMS.match(text, begin):
-        why = "only uprobe: and uretprobe: are probes of programs"
+        why = "only uprobe:, uretprobe: and usdt: are probes of programs"
         raise BadSpec(text, begin, f"{why}; a program so called is ./{kind.group()}")
     return _parse_ours(text, begin, Notation.OURS, is_return=False)
 
@@ -129,13 +131,13 @@ def _is_a_notations(module: str) -> bool:
     return any(one.match(module) for one in (_BPFTRACE, _NO_MODULE, _NOT_OF_PROGRAMS))
 
 
-def _refuse_usdt(text: str, prefix: re.Match[str]) -> None:
-    if prefix.group() == "usdt":
-        raise BadSpec(text, prefix.start(), "'usdt' definitions are not supported yet")
-
-
 def _parse_bpftrace(text: str, prefix: re.Match[str]) -> Definition:
-    _refuse_usdt(text, prefix)
+    if prefix.group() in ("usdt", "U"):
+        begin = prefix.end() + 1
+        end = _end_of_place(text, begin)
+        marker = parse_marker(text, begin, end)
+        fetchargs = parse_fetchargs(text, end, len(text), is_return=False)
+        return Definition(text, marker, False, fetchargs, notation=Notation.BPFTRACE)
     is_return = prefix.group() in ("uretprobe", "ur")
     return _parse_ours(text, prefix.end() + 1, Notation.BPFTRACE, is_return=is_return)
 
@@ -154,6 +156,12 @@ def _parse_ours(text: str, begin: int, notation: Notation, *, is_return: bool) -
     if is_return and place.offset:
         plus = text.index("+", start)
         raise BadSpec(text, plus, "a return probe belongs at a function's first instruction")
+    if place.line is not None:
+        if is_return:
+            why = "a return probe belongs at a function; a line does not return"
+            raise BadSpec(text, place_end, why)
+        if notation is Notation.BPFTRACE and place.module is None:
+            raise BadSpec(text, start, "write an address in hexadecimal, as 0x401234")
     fetchargs = parse_fetchargs(text, end, len(text), is_return=is_return)
     return Definition(text, place, is_return, fetchargs, notation=notation)
 

@@ -16,8 +16,10 @@ from ptrace_uprobes.definition.fetcharg import (
     FetchType,
     ImmediateString,
     Kind,
+    Operand,
     Register,
     Source,
+    Sum,
     VectorRegister,
 )
 from ptrace_uprobes.definition.fetcharg_format import format_fetcharg
@@ -112,6 +114,17 @@ def _comparisons(condition: Condition) -> list[Comparison]:
 def _for_kernel(definition: Definition, argument: FetchArg) -> FetchArg:
     if argument.type.kind is Kind.FLOAT:
         raise NotForTheKernel(definition.text, f"{argument.name} is a floating-point number")
+    if isinstance(argument.source, Operand):
+        source = _operand(definition, argument.source)
+        # The kernel's type says how much is read, and how it is extended; so does the marker.
+        if argument.type.bits > argument.source.bits:
+            letter = "s" if argument.source.is_signed else "u"
+            raise NotForTheKernel(
+                definition.text,
+                f"{argument.name} has {argument.source.bits} bits at this marker; "
+                f"write {argument.name}:{letter}{argument.source.bits}",
+            )
+        return replace(argument, source=source)
     return replace(argument, source=_source(definition, argument.source))
 
 
@@ -127,10 +140,24 @@ def _source(definition: Definition, source: Source) -> Source:
             definition.text,
             f"arg{source.number} is on the stack; at a function's entry that is $stack{word}",
         )
+    if isinstance(source, Operand):
+        if source.bits < 64:
+            why = f"an address of {source.bits} bits, which it does not extend"
+            raise NotForTheKernel(definition.text, why)
+        return _operand(definition, source)
     if isinstance(source, ImmediateString) and _is_split(source.text):
         raise NotForTheKernel(definition.text, "a string holds a blank or a '#'")
     if isinstance(source, Dereference):
         return replace(source, base=_source(definition, source.base))
+    return source
+
+
+def _operand(definition: Definition, operand: Operand) -> Source:
+    source = operand.source
+    is_sum = isinstance(source, Dereference) and isinstance(source.base, Sum)
+    if is_sum or operand.shift:
+        why = "an argument of this marker is where no fetcharg of the kernel's reaches"
+        raise NotForTheKernel(definition.text, why)
     return source
 
 

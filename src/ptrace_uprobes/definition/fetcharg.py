@@ -22,11 +22,13 @@ __all__ = [
     "ImmediateString",
     "Kind",
     "Memory",
+    "Operand",
     "Register",
     "ReturnValue",
     "Source",
     "StackAddress",
     "StackWord",
+    "Sum",
     "VectorRegister",
 ]
 
@@ -116,6 +118,28 @@ class Dereference:
     user: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """`(%rax,%rbx,4)`: an address of two registers. Only markers have it, no notation."""
+
+    base: Register | None
+    index: Register
+    scale: int
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """An argument of a USDT marker, as the marker says where it is. No notation writes it: it
+    takes the place of an `Argument` where the probe is planted."""
+
+    source: Source
+    """A register, a number, or memory."""
+    bits: int
+    is_signed: bool
+    shift: int = 0
+    """8 for `%ah` and the like."""
+
+
 Source = (
     Register
     | VectorRegister
@@ -129,6 +153,8 @@ Source = (
     | Immediate
     | ImmediateString
     | Dereference
+    | Sum
+    | Operand
 )
 
 

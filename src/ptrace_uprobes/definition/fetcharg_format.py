@@ -12,11 +12,13 @@ from ptrace_uprobes.definition.fetcharg import (
     Immediate,
     ImmediateString,
     Memory,
+    Operand,
     Register,
     ReturnValue,
     Source,
     StackAddress,
     StackWord,
+    Sum,
     VectorRegister,
 )
 from ptrace_uprobes.definition.number_text import format_number
@@ -61,3 +63,5 @@ def _format_source(source: Source) -> str:
             sign = "-" if offset < 0 else "+"
             letter = "u" if user else ""
             return f"{sign}{letter}{format_number(abs(offset))}({_format_source(base)})"
+        case Sum() | Operand():
+            raise TypeError("what a marker says of its arguments has no notation")

@@ -4,6 +4,7 @@
     [MODULE:]GLOB[@VERSION]                 libc:mem*   libc:memcpy@*
     0xADDRESS                               a virtual address of the process
     MODULE:0xADDRESS                        an address as the module's own file states it
+    [MODULE:]FILE:LINE                      a line of a source file, sort.c:42
 
 Parsing looks at nothing but the text: whether such a module or symbol exists is asked
 later, and again whenever a library is loaded. What may surround a SPEC is `definition`'s.
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from ptrace_uprobes.definition.quotation import quoted
 from ptrace_uprobes.errors import BadSpec
 
-__all__ = ["LARGEST_ADDRESS", "Spec", "parse_place", "parse_spec", "split_module"]
+__all__ = ["LARGEST_ADDRESS", "Spec", "parse_marker", "parse_place", "parse_spec", "split_module"]
 
 _GLOB_CHARACTERS = frozenset("*?[")
 _ADDRESS = re.compile(r"0[xX]([0-9a-fA-F]*)")
@@ -26,7 +27,9 @@ _OFFSET = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,19}")
 # What no symbol that a linker writes contains, less what a glob's set may: C++ names are
 # mangled in symbol tables, and their demangled form is not understood yet.
 _NEVER_IN_A_NAME = re.compile(r"[\s:/()<>{},;=\"'`|&\\\x00-\x1f\x7f]")
+_NEVER_IN_A_MARKER = re.compile(_NEVER_IN_A_NAME.pattern.replace("[", "[%+@", 1))
 LARGEST_ADDRESS = (1 << 64) - 1
+_LONGEST_LINE_NUMBER = 9
 _LONGEST_GLOB = 512  # making a regular expression of one takes quadratic time
 
 
@@ -39,7 +42,7 @@ class Spec:
     module: str | None
     """A path or a library's short name; None: the main program, then every module."""
     name: str | None
-    """A symbol or a glob, without its version."""
+    """A symbol or a glob, without its version; a marker's name, or a glob; a source file."""
     version: str | None
     """A symbol version or a glob, `GLIBC_2.14` of `memcpy@GLIBC_2.14`."""
     offset: int
@@ -48,10 +51,22 @@ class Spec:
     """Virtual when `module` is None, else as the module's file states it."""
     file_offset: int | None = None
     """Where in the module's file: the kernel's notation."""
+    line: int | None = None
+    """A line of the source file `name`, from 1."""
+    provider: str | None = None
+    """Of a USDT marker: its provider's name, or a glob; empty where any will do."""
+
+    @property
+    def is_symbol(self) -> bool:
+        """It is found in symbol tables."""
+        return self.name is not None and self.line is None and self.provider is None
 
     @property
     def is_glob(self) -> bool:
-        return not _GLOB_CHARACTERS.isdisjoint((self.name or "") + (self.version or ""))
+        if self.line is not None:
+            return False
+        words = (self.name or "") + (self.version or "") + (self.provider or "")
+        return not _GLOB_CHARACTERS.isdisjoint(words)
 
     @property
     def place(self) -> str:
@@ -60,6 +75,10 @@ class Spec:
             return f"{self.address:#x}"
         if self.file_offset is not None:
             return f"{self.file_offset:#x}"
+        if self.line is not None:
+            return f"{self.name}:{self.line}"
+        if self.provider is not None:
+            return f"{self.provider}:{self.name}"
         version = f"@{self.version}" if self.version is not None else ""
         offset = f"+{self.offset:#x}" if self.offset else ""
         return f"{self.name}{version}{offset}"
@@ -89,10 +108,21 @@ def parse_place(text: str, begin: int, end: int, *, spec_text: str | None = None
         where = _parse_address(text, start, place, address)
         return Spec(shown, module, None, None, 0, where)
     if place.isdecimal():
-        if module is not None:
-            raise BadSpec(text, start, "source lines are not supported yet")
-        raise BadSpec(text, start, "write an address in hexadecimal, as 0x401234")
+        if module is None:
+            raise BadSpec(text, start, "write an address in hexadecimal, as 0x401234")
+        return _parse_line(text, shown, begin, start, place)
     return _parse_symbol(text, shown, module, start, place)
+
+
+def _parse_line(text: str, shown: str, begin: int, start: int, digits: str) -> Spec:
+    """`[MODULE:]FILE:LINE`, of which LINE stands at `start`."""
+    module, file_start = split_module(text, begin, start - 1)
+    file = text[file_start : start - 1]
+    if not file or file.endswith("/"):
+        raise BadSpec(text, start - 1, "a source file's name is missing before the line")
+    if not digits.isascii() or len(digits) > _LONGEST_LINE_NUMBER or not int(digits):
+        raise BadSpec(text, start, "a line is a number from 1 on")
+    return Spec(shown, module, file, None, 0, None, line=int(digits))
 
 
 def split_module(text: str, begin: int, end: int) -> tuple[str | None, int]:
@@ -152,6 +182,35 @@ def _parse_symbol(text: str, shown: str, module: str | None, start: int, place: 
         _check_glob(text, start, name)
         _check_glob(text, start + len(name) + 1, version)
     return spec
+
+
+def parse_marker(text: str, begin: int, end: int) -> Spec:
+    """The SPEC of a USDT marker, `MODULE:[PROVIDER:]NAME`, in `text[begin:end]`."""
+    colon = text.rfind(":", begin, end)
+    if colon < 0:
+        raise BadSpec(text, end, "a marker is usdt:MODULE:[PROVIDER:]NAME")
+    name, provider = text[colon + 1 : end], ""
+    module_end, before = colon, text.rfind(":", begin, colon)
+    if before >= 0 and "/" not in text[before:colon]:
+        provider, module_end = text[before + 1 : colon], before
+        _check_marker_word(text, before + 1, provider)
+    module = text[begin:module_end]
+    if not module:
+        raise BadSpec(text, begin, "a module's name is missing before ':'")
+    if not name:
+        raise BadSpec(text, colon + 1, "a marker's name is missing here")
+    _check_marker_word(text, colon + 1, name)
+    return Spec(text[begin:end], module, name, None, 0, None, provider=provider)
+
+
+def _check_marker_word(text: str, start: int, word: str) -> None:
+    if bad := _NEVER_IN_A_MARKER.search(word):
+        why = f"{bad.group()!r} cannot be part of a marker's name"
+        if word.endswith("%return"):
+            why = "a marker does not return"
+        raise BadSpec(text, start + bad.start(), why)
+    if not _GLOB_CHARACTERS.isdisjoint(word):
+        _check_glob(text, start, word)
 
 
 def _check_glob(text: str, start: int, pattern: str) -> None:

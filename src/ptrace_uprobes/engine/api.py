@@ -390,6 +390,7 @@ class Engine:
                 slot=row.slot,
                 label=row.label,
                 module=row.module,
+                definition=row.definition,
                 file_offset=row.file_offset,
             )
             for row in rows

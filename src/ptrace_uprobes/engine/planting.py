@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.definition.definition import Definition
 from ptrace_uprobes.engine.callee_pops import bytes_popped
+from ptrace_uprobes.engine.marked import definition_at, fetchargs_at, marker_at
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.preparing import Prepared, Preparer
 from ptrace_uprobes.engine.regions import Regions
-from ptrace_uprobes.engine.semaphores import sync_semaphores
+from ptrace_uprobes.engine.semaphores import has_semaphore, sync_semaphores
 from ptrace_uprobes.engine.state import EngineState, record_of
 from ptrace_uprobes.engine.unrelocated import may_still_change
 from ptrace_uprobes.errors import (
@@ -51,6 +53,8 @@ class PlannedSite:
     slot: VirtAddr | None
     reason: str | None
     file_offset: int | None
+    definition: Definition
+    """The probe's, as it is here: with the arguments and the semaphore of a USDT marker."""
 
 
 class Planter:
@@ -174,11 +178,11 @@ class Planter:
             placed = record.existing(address) or fresh.get(address)
             if placed is None:
                 continue
+            if not self._can_fetch(record, probe, place, placed, strict=strict):
+                continue
             if placed.plan.mechanism is Mechanism.REFUSE:
                 self._refuse(probe, place, address, placed.plan, strict=strict)
                 fresh.pop(address, None)
-                continue
-            if not self._can_fetch(record, probe, place, placed, strict=strict):
                 continue
             record.planted.add(probe)
             if not place.module.is_main:
@@ -230,7 +234,9 @@ class Planter:
             probe.places[key] = count
         probe.pending = False
         if probe.fetches:
-            placed.fetchers[count] = self._fetcher(record, probe, module, placed.address)
+            placed.fetchers[count] = self._fetcher(record, probe, place, placed.address)
+        if place.marker is not None:
+            count.markers[place.marker.address] = place.marker
         placed.in_go = module.image.is_go
         if probe.is_return:
             placed.popped = bytes_popped(record, placed.address)
@@ -243,7 +249,7 @@ class Planter:
         if not probe.fetches:
             return True
         try:
-            self._fetcher(record, probe, place.module, placed.address)
+            self._fetcher(record, probe, place, placed.address)
         except (BadSpec, BadFilter) as error:
             if strict:
                 raise
@@ -253,11 +259,11 @@ class Planter:
         return True
 
     def _fetcher(
-        self, record: SpaceRecord, probe: Probe, module: Module, address: VirtAddr
+        self, record: SpaceRecord, probe: Probe, place: Place, address: VirtAddr
     ) -> Fetcher:
-        offset = self._file_offset(module, address)
+        offset = self._file_offset(place.module, address)
         return compile_fetcher(
-            probe.definition.fetchargs,
+            fetchargs_at(probe.definition, place.module, place.marker),
             probe.condition,
             is_return=probe.is_return,
             # As the kernel reckons (`translate_user_vaddr`): @+OFFSET is as far from the probe
@@ -289,6 +295,7 @@ class Planter:
                 None,
                 why,
                 self._file_offset(place.module, address),
+                definition_at(probe.definition, place.module, place.marker),
             )
         )
         if not probe.definition.place.is_glob:
@@ -365,7 +372,7 @@ class Planter:
 
     def sync_semaphores(self, record: SpaceRecord) -> None:
         """Have each semaphore count the sites that have it, as the kernel's `ref_ctr` does."""
-        if record.semaphores or any(p.definition.ref_ctr_offset for p in self._state.probes):
+        if record.semaphores or any(map(has_semaphore, self._state.probes)):
             sync_semaphores(record, self._state.live, self._state.warn_once)
 
     def disarm_unwanted(self, record: SpaceRecord) -> None:
@@ -417,6 +424,7 @@ class Planter:
         for space in self._state.spaces():
             record = record_of(space)
             for placed in self._all(record):
+                module = record.module_at(placed.address)
                 rows += [
                     PlannedSite(
                         count.probe,
@@ -426,7 +434,10 @@ class Planter:
                         placed.plan,
                         placed.slot,
                         placed.plan.reason,
-                        self._file_offset(record.module_at(placed.address), placed.address),
+                        self._file_offset(module, placed.address),
+                        definition_at(
+                            count.probe.definition, module, marker_at(count, module, placed.address)
+                        ),
                     )
                     for count in placed.all_counts
                     if not count.probe.hidden

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.definition.definition import Definition
 from ptrace_uprobes.errors import UprobesError
 from ptrace_uprobes.probe import Probe
 
@@ -40,5 +41,7 @@ class SitePlan:
     slot: VirtAddr | None
     label: str
     module: str
+    definition: Definition
+    """The probe's, with a USDT marker's arguments and semaphore where it is at one."""
     file_offset: int | None = None
     """Where the place is in its file; None if it is in none, as in the vDSO."""

@@ -10,14 +10,21 @@ from collections import Counter
 from collections.abc import Callable
 
 from ptrace_uprobes.addresses import VirtAddr
+from ptrace_uprobes.engine.marked import marker_at
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.errors import MemoryFault
-from ptrace_uprobes.probe import SiteCount
+from ptrace_uprobes.probe import Probe, SiteCount
 from ptrace_uprobes.symbols.modules import Module
 
-__all__ = ["sync_semaphores"]
+__all__ = ["has_semaphore", "sync_semaphores"]
 
 _SIZE = 2
+
+
+def has_semaphore(probe: Probe) -> bool:
+    """Whether there may be something to count in for it."""
+    definition = probe.definition
+    return bool(definition.ref_ctr_offset) or definition.place.provider is not None
 
 
 def sync_semaphores(
@@ -31,7 +38,8 @@ def sync_semaphores(
         for count in placed.all_counts:
             module = record.module_at(placed.address)
             if module is not None and count.probe.enabled and not count.probe.removed:
-                addresses.add(_address_of(record, count, module, warn))
+                offset = _offset_of(count, module, placed.address)
+                addresses.add(_address_of(record, count, module, offset, warn))
         due.update(address for address in addresses if address is not None)
     for address in due.keys() | record.semaphores.keys():
         change = due[address] - record.semaphores.get(address, 0)
@@ -45,12 +53,23 @@ def sync_semaphores(
         record.semaphores[address] = due[address]
 
 
+def _offset_of(count: SiteCount, module: Module, address: VirtAddr) -> int | None:
+    """Where in its file the semaphore is: as the user says, or the marker."""
+    marker = marker_at(count, module, address)
+    if marker is None or marker.semaphore is None:
+        return count.probe.definition.ref_ctr_offset
+    return module.image.offset_of(marker.semaphore)
+
+
 def _address_of(
-    record: SpaceRecord, count: SiteCount, module: Module, warn: Callable[[str], None]
+    record: SpaceRecord,
+    count: SiteCount,
+    module: Module,
+    offset: int | None,
+    warn: Callable[[str], None],
 ) -> VirtAddr | None:
     """Where the probe's semaphore is, if it has one. Whatever else its offset leads to is not
     touched: it may be code. As `valid_ref_ctr_vma`, kernel/events/uprobes.c, has it."""
-    offset = count.probe.definition.ref_ctr_offset
     if not offset:
         return None
     address = module.file_to_virtual(offset)

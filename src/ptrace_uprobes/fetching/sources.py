@@ -22,11 +22,13 @@ from ptrace_uprobes.definition.fetcharg import (
     ImmediateString,
     Kind,
     Memory,
+    Operand,
     Register,
     ReturnValue,
     Source,
     StackAddress,
     StackWord,
+    Sum,
     VectorRegister,
 )
 from ptrace_uprobes.errors import BadSpec
@@ -203,6 +205,12 @@ class SourceWriter:
                     return Expression(self.register(names[number]))
                 # SysV ABI 3.2.3: the others lie above the return address.
                 return self._stack_word(number - len(names) + 1)
+            case Operand():
+                return self._operand(source, depth)
+            case Sum(base, index, scale):
+                scaled = f"{self.register(index.name)} * {scale}"
+                text = scaled if base is None else f"{self.register(base.name)} + {scaled}"
+                return Expression(f"({text} & {self.architecture.mask})")
             case VectorRegister(number):
                 return Expression(f'from_bytes(context.xmm({number})[:8], "little")')
         place = self._place(source, depth)
@@ -210,6 +218,23 @@ class SourceWriter:
             raise _Unfit("a string is no number")
         # A pointer's size is the program's, also where a 64-bit kernel's uprobes take 8 bytes.
         return Expression('from_bytes(d, "little")', place.read(self.architecture.word_size))
+
+    def _operand(self, operand: Operand, depth: int) -> Expression:
+        """As wide as a register: a narrow one is extended as its marker says."""
+        place = self._place(operand.source, depth)
+        if place is None:
+            word = self._word(operand.source, depth)
+            text, guards = word.text, word.guards
+        else:
+            text, guards = 'from_bytes(d, "little")', place.read(operand.bits // 8)
+        if operand.shift:
+            text = f"({text} >> {operand.shift})"
+        if operand.bits < 64:
+            text = f"({text} & {(1 << operand.bits) - 1})"
+            if operand.is_signed:
+                sign = 1 << operand.bits - 1
+                text = f"(({text} ^ {sign}) - {sign} & {_MASK})"
+        return Expression(text, guards)
 
     def _stack_word(self, number: int) -> Expression:
         top = self.register(self.architecture.sp_register)

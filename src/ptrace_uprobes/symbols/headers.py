@@ -38,6 +38,7 @@ _SHN_XINDEX: Final = 0xFFFF
 
 _MOST_SECTIONS: Final = 1 << 16
 _SHF_EXECINSTR: Final = 4
+_SHF_COMPRESSED: Final = 0x800
 _MOST_SECTION_NAMES: Final = 1 << 22
 
 _FILE_HEADER = {32: struct.Struct("<HHIIIIIHHHHHH"), 64: struct.Struct("<HHIQQQIHHHHHH")}
@@ -71,6 +72,9 @@ class Section:
     size: int
     link: int
     is_executable: bool
+    is_compressed: bool
+    address: ElfAddr
+    """0 of what is not loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +245,8 @@ def _read_sections(
             size=row[5],
             link=row[6],
             is_executable=bool(row[2] & _SHF_EXECINSTR),
+            address=ElfAddr(row[3]),
+            is_compressed=bool(row[2] & _SHF_COMPRESSED),
         )
         for row in rows
     )

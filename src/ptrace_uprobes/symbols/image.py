@@ -29,6 +29,7 @@ from ptrace_uprobes.symbols.headers import (
     read_interpreter,
 )
 from ptrace_uprobes.symbols.linkage import global_offset_table, stub_names
+from ptrace_uprobes.symbols.markers import Marker, read_markers
 from ptrace_uprobes.symbols.ranges import Ranges
 from ptrace_uprobes.symbols.resolvers import resolvers_of
 from ptrace_uprobes.symbols.source import BytesSource, FileIdentity, FileSource, Source
@@ -36,6 +37,7 @@ from ptrace_uprobes.symbols.symbol import FUNCTION_KINDS, Symbol, rank_of, symbo
 from ptrace_uprobes.symbols.tables import (
     STT_GNU_IFUNC,
     STT_NOTYPE,
+    STT_OBJECT,
     Entry,
     SymbolTable,
 )
@@ -262,6 +264,20 @@ class Image:
     @functools.cached_property
     def _stub_names(self) -> dict[int, str]:
         return stub_names(self._source, self._headers)
+
+    @functools.cached_property
+    def markers(self) -> tuple[Marker, ...]:
+        """Its USDT markers."""
+        return read_markers(self._source, self._headers, self.is_code)
+
+    def variable(self, name: str) -> ElfAddr | None:
+        """Where the variable of this name is."""
+        encoded = name.encode("utf-8", "surrogateescape")
+        for table in self._tables:
+            for entry in table.named(encoded):
+                if entry.kind in (STT_OBJECT, STT_NOTYPE):
+                    return ElfAddr(entry.value)
+        return None
 
     @functools.cached_property
     def global_offset_table(self) -> int | None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from ptrace_uprobes.addresses import ElfAddr, VirtAddr
 from ptrace_uprobes.definition.spec import Spec
 from ptrace_uprobes.errors import (
     BadAddress,
+    MarkerNotFound,
     ModuleNotLoaded,
     SymbolNotFound,
     UnreadableElf,
     UprobesError,
 )
 from ptrace_uprobes.symbols.close_names import close_names
+from ptrace_uprobes.symbols.markers import Marker
 from ptrace_uprobes.symbols.modules import Module, ModuleList, is_name_of
 from ptrace_uprobes.symbols.symbol import Symbol
 
@@ -36,6 +39,8 @@ class Place:
     """The probe belongs at what the resolver at `address` returns, plus `offset`."""
     offset: int = 0
     """Bytes past the symbol."""
+    marker: Marker | None = None
+    """The USDT marker that is here, if it was found by that."""
 
 
 def resolve(spec: Spec, modules: Sequence[Module]) -> list[Place]:
@@ -79,6 +84,9 @@ def _searched(spec: Spec, modules: Sequence[Module]) -> Iterator[Sequence[Module
 
 def _in_module(spec: Spec, module: Module) -> Iterator[Place]:
     assert spec.name is not None
+    if spec.provider is not None:
+        yield from _markers(spec.name, spec.provider, module)
+        return
     if spec.is_glob:
         for symbol in module.image.glob_best(spec.name, spec.version):
             yield _place(module, symbol, symbol.label, 0)
@@ -89,6 +97,13 @@ def _in_module(spec: Spec, module: Module) -> Iterator[Place]:
             _check_offset(spec, module, symbol)
             label += f"+{spec.offset:#x}"
         yield _place(module, symbol, label, spec.offset)
+
+
+def _markers(name: str, provider: str, module: Module) -> Iterator[Place]:
+    for marker in module.image.markers:
+        if fnmatchcase(marker.name, name) and fnmatchcase(marker.provider, provider or "*"):
+            address = module.to_virtual(marker.address)
+            yield Place(module, None, address, marker.label, False, marker=marker)
 
 
 def _place(module: Module, symbol: Symbol, label: str, offset: int) -> Place:
@@ -157,6 +172,12 @@ def explain_missing(spec: Spec, modules: Sequence[Module]) -> UprobesError:
             "just-in-time compiler, cannot be probed",
         )
     where = _names(searched)
+    if spec.provider is not None:
+        labels = sorted({marker.label for module in searched for marker in module.image.markers})
+        close = tuple(label for label in labels if label.endswith(f":{spec.name}"))
+        wanted = spec.place.removeprefix(":")
+        close = close or close_names(wanted, labels) or tuple(labels)
+        return MarkerNotFound(wanted, where, close[:3])
     if spec.is_glob:
         return SymbolNotFound(spec.place, where)
     if spec.version is not None:

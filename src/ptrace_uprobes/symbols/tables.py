@@ -25,11 +25,13 @@ __all__ = [
     "STT_FUNC",
     "STT_GNU_IFUNC",
     "STT_NOTYPE",
+    "STT_OBJECT",
     "Entry",
     "SymbolTable",
 ]
 
 STT_NOTYPE: Final = 0
+STT_OBJECT: Final = 1
 STT_FUNC: Final = 2
 STT_GNU_IFUNC: Final = 10
 STB_LOCAL: Final = 0

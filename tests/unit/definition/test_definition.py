@@ -50,6 +50,47 @@ def test_three_notations_say_that_it_is_about_the_return() -> None:
     assert all(_same(first, other) for other in others)
 
 
+@pytest.mark.parametrize(
+    ("text", "module", "provider", "name"),
+    [
+        ("usdt:libc:setjmp", "libc", "", "setjmp"),
+        ("usdt:libc::setjmp arg0", "libc", "", "setjmp"),
+        ("U:/lib/libc.so.6:libc:set* a=arg1:u32", "/lib/libc.so.6", "libc", "set*"),
+        ("usdt:/srv/a:b/prog:*:n", "/srv/a:b/prog", "*", "n"),
+        ("usdt:/srv/a:b/prog:n", "/srv/a:b/prog", "", "n"),
+    ],
+)
+def test_a_marker_has_a_module_a_provider_and_a_name(
+    text: str, module: str, provider: str, name: str
+) -> None:
+    definition = parse_definition(text)
+    place = definition.place
+    assert (place.module, place.provider, place.name) == (module, provider, name)
+    assert place.is_glob == ("*" in f"{provider}{name}")
+    assert not place.is_symbol
+    again = parse_definition(definition.canonical())
+    assert (again.place.module, again.place.provider, again.place.name) == (module, provider, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "module", "file", "line"),
+    [
+        ("sort.c:42", None, "sort.c", 42),
+        ("sort.c:042 %di", None, "sort.c", 42),
+        ("libc:src/sort.c:7", "libc", "src/sort.c", 7),
+        ("./a b/prog:/usr/src/a.c:9 %di", "./a b/prog", "/usr/src/a.c", 9),
+        ("uprobe:./prog:a.c:9", "./prog", "a.c", 9),
+    ],
+)
+def test_a_line_of_a_source_file(text: str, module: str | None, file: str, line: int) -> None:
+    definition = parse_definition(text)
+    place = definition.place
+    assert (place.module, place.name, place.line) == (module, file, line)
+    assert not place.is_glob
+    again = parse_definition(definition.canonical()).place
+    assert (again.module, again.name, again.line) == (module, file, line)
+
+
 def test_a_line_of_the_kernel_is_taken_apart() -> None:
     text = "p:grp-1/my_event /bin/sort:0x1234%return(0x20) a=$retval b=+0(%si):string # why"
     definition = parse_definition(text)
@@ -129,18 +170,29 @@ def test_where_the_module_ends_and_the_fetchargs_begin(
         ("uprobe:libc:malloc%return", 18, "uretprobe:"),
         ("malloc%return%return", 6, "is not understood"),
         ("libc:mem*+4 %di", 9, "one symbol"),
-        ("usdt:libc:setjmp:x", 0, "'usdt' definitions are not supported yet"),
-        ("usdt:main", 0, "'usdt' definitions are not supported yet"),
+        ("usdt:main", 5, "a module is missing: usdt:MODULE:PLACE"),
+        ("usdt:libc:", 10, "a marker's name is missing"),
+        ("usdt:libc:p:", 12, "a marker's name is missing"),
+        ("usdt:libc:n%return", 11, "a marker does not return"),
+        ("usdt:libc:n+4", 11, "'+' cannot be part of a marker's name"),
+        ("usdt:libc:p(:n", 11, "'(' cannot be part of a marker's name"),
+        ("usdt:libc:n $retval", 12, "PLACE%return"),
+        ("a.c:42%return", 6, "a line does not return"),
+        ("uprobe:./a:42", 11, "hexadecimal"),
         ("uprobe:malloc", 7, "a module is missing: uprobe:MODULE:PLACE"),
         (" uretprobe:malloc $retval", 11, "a module is missing: uretprobe:MODULE:PLACE"),
         ("uprobe::malloc", 7, "a module is missing"),
-        ("tracepoint:sched:sched_switch", 0, "only uprobe: and uretprobe: are probes of programs"),
-        ("kprobe:vfs_read", 0, "only uprobe: and uretprobe:"),
-        ("kretprobe:vfs_read", 0, "only uprobe: and uretprobe:"),
-        (" fentry:vmlinux:vfs_read", 1, "only uprobe: and uretprobe:"),
+        (
+            "tracepoint:sched:sched_switch",
+            0,
+            "only uprobe:, uretprobe: and usdt: are probes of programs",
+        ),
+        ("kprobe:vfs_read", 0, "only uprobe:, uretprobe: and usdt:"),
+        ("kretprobe:vfs_read", 0, "only uprobe:, uretprobe: and usdt:"),
+        (" fentry:vmlinux:vfs_read", 1, "only uprobe:, uretprobe: and usdt:"),
         ("profile:hz:99", 0, "a program so called is ./profile"),
-        ("interval:s:1", 0, "only uprobe: and uretprobe:"),
-        ("t:sched:sched_switch", 0, "only uprobe: and uretprobe:"),
+        ("interval:s:1", 0, "only uprobe:, uretprobe: and usdt:"),
+        ("t:sched:sched_switch", 0, "only uprobe:, uretprobe: and usdt:"),
         ("p1:g/e /bin/a:1", 1, "for probes in the kernel"),
         ("p:/e /bin/a:1", 2, "group's name is missing"),
         ("p: /bin/a:1", 2, "event's name is missing"),
