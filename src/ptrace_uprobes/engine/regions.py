@@ -17,8 +17,9 @@ from ptrace_uprobes.engine.safety_net import NO_NET, OWN_HANDLER, last_resort_fo
 from ptrace_uprobes.engine.seccomp import FILTERED, is_filtered, may_call
 from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.errors import MemoryFault, NoSuchProcess, NoThreadToUse, RemoteCallFailed
-from ptrace_uprobes.linux.maps import Mapping
+from ptrace_uprobes.linux.maps import Mapping, read_maps
 from ptrace_uprobes.linux.process_info import read_status
+from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 from ptrace_uprobes.remote_syscall import Gadget, RemoteCalls, remote_syscalls
 from ptrace_uprobes.ssol.scratch import (
     GADGET_RETURN,
@@ -42,7 +43,11 @@ _PROT_READ_WRITE: Final = 1 | 2
 _MAP_PRIVATE_ANONYMOUS: Final = 0x02 | 0x20
 _MAP_FIXED_NOREPLACE: Final = 0x100000
 _SMALLEST: Final = 16 * PAGE
-_TRIES: Final = 16
+_MOST_DOUBLINGS: Final = 6
+"""Each region is twice as large as those before it: who plants one by one does not know how many
+are to come."""
+_MOST_TRIED: Final = 16
+"""Places for one region; another thread of the program may have mapped something there."""
 
 
 class Regions:
@@ -72,7 +77,8 @@ class Regions:
             record.no_mmap = FILTERED if is_filtered(record.space) else None
             if record.no_mmap is not None:
                 self._state.warn_once(NO_NET.format(why=record.no_mmap))
-        wanted = max(size + PAGE, _SMALLEST)
+        full = sum(region.mapped and region.reaches(low) for region in record.slots.regions)
+        wanted = max(size + PAGE, _SMALLEST << min(full, _MOST_DOUBLINGS))
         if record.no_mmap is None and self._map(record, low, high, wanted, reaching):
             return True
         got = self._take_padding(record, low)
@@ -202,8 +208,9 @@ class Regions:
         limit = stack_limit(thread.process.pid) if thread is not None else None
         resort = last_resort_for(record.space.architecture)
         room = size + PAGE * (resort is not None and record.net is None)
+        mappings = self._occupied(record)
         places = list(
-            islice(candidate_places(record.mappings, low, high, room, limit, reaching), _TRIES)
+            islice(candidate_places(mappings, low, high, room, limit, reaching), _MOST_TRIED)
         )
         if not places:
             return False
@@ -240,6 +247,17 @@ class Regions:
             if any(_blocks_traps(one.tid) for one in record.space.threads()):
                 self._state.warn_once(NO_NET.format(why="the program blocks SIGTRAP"))
         return got
+
+    @staticmethod
+    def _occupied(record: SpaceRecord) -> list[Mapping]:
+        """What is mapped, our own memory too."""
+        thread = record.space.any_thread()
+        if thread is None or not record.slots.regions:
+            return record.mappings
+        try:
+            return read_maps(thread.tid)
+        except NoSuchProcess:
+            raise TraceeGone(thread.tid) from None
 
     @staticmethod
     def _map_at(
