@@ -110,6 +110,9 @@ def _ask(image: Image, rng: Random, names: tuple[str, ...]) -> None:
     _ = image.is_go, image.identity, image.build_id, image.soname, image.separate_call_frames
     for marker in image.markers:
         operands_of(image, marker)
+    if image.line_table is not None:
+        for name in sorted(image.line_table.names())[:8]:
+            image.line_table.find(name, 8)
     segments = image.segments
     low = min((s.address for s in segments), default=0)
     high = max((s.address + s.memory_size for s in segments), default=0)

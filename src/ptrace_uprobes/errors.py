@@ -159,6 +159,15 @@ class SymbolNotFound(UprobesError, LookupError):
         super().__init__(f"no symbol {name!r} in {where}{hint}")
 
 
+class LineNotFound(UprobesError, LookupError):
+    """A line of a source file that has no code, or a source file that nothing was made of."""
+
+    def __init__(self, file: str, line: int, why: str) -> None:
+        self.file = file
+        self.line = line
+        super().__init__(why)
+
+
 class MarkerNotFound(UprobesError, LookupError):
     """No module that could hold the USDT marker has it; `close` are some that it does have."""
 

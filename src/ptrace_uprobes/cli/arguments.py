@@ -75,8 +75,8 @@ def _requests(_: click.Context, __: click.Parameter, value: str | None) -> tuple
     metavar="SPEC",
     multiple=True,
     help="Where, and what to record: [MODULE:]PLACE[%return] [FETCHARG...], PLACE being SYMBOL, "
-    "SYMBOL+OFFSET, 0xADDRESS, or a glob; or a line in bpftrace's notation, usdt: too, or the "
-    "kernel's; or @FILE, a file of these, one a line. May be repeated.",
+    "SYMBOL+OFFSET, 0xADDRESS, FILE.c:LINE, or a glob; or a line in bpftrace's notation, usdt: "
+    "too, or the kernel's; or @FILE, a file of these, one a line. May be repeated.",
 )
 @click.option(
     "--filter",

@@ -14,6 +14,7 @@ from typing import Final
 
 from ptrace_uprobes.errors import UnreadableElf
 from ptrace_uprobes.symbols.compressed import MOST_DECOMPRESSED, decompressed
+from ptrace_uprobes.symbols.debug_sections import Inflater
 from ptrace_uprobes.symbols.headers import PT_LOAD, Headers, Section
 from ptrace_uprobes.symbols.source import BytesSource, Source
 
@@ -135,23 +136,9 @@ def _decompressed(found: FrameBytes, elf_class: int) -> FrameBytes | None:
         return found
     content = found.read(start, min(found.size - start, MOST_DECOMPRESSED))
     try:
-        data = decompressed(_Zlib(), content, min(size, MOST_DECOMPRESSED))
+        data = decompressed(Inflater(), content, min(size, MOST_DECOMPRESSED))
     except (zlib.error, MemoryError):
         return None
     if data is None:
         return None
     return FrameBytes(BytesSource(data, found.source.name), 0, len(data), 0, found.word)
-
-
-class _Zlib:
-    """zlib's decompressor: it wants what it has left over, and lzma's keeps that itself."""
-
-    def __init__(self) -> None:
-        self._inner = zlib.decompressobj()
-
-    @property
-    def eof(self) -> bool:
-        return self._inner.eof
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)

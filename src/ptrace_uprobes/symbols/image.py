@@ -33,6 +33,7 @@ from ptrace_uprobes.symbols.markers import Marker, read_markers
 from ptrace_uprobes.symbols.ranges import Ranges
 from ptrace_uprobes.symbols.resolvers import resolvers_of
 from ptrace_uprobes.symbols.source import BytesSource, FileIdentity, FileSource, Source
+from ptrace_uprobes.symbols.source_lines import LineTable, has_lines
 from ptrace_uprobes.symbols.symbol import FUNCTION_KINDS, Symbol, rank_of, symbol_of
 from ptrace_uprobes.symbols.tables import (
     STT_GNU_IFUNC,
@@ -269,6 +270,19 @@ class Image:
     def markers(self) -> tuple[Marker, ...]:
         """Its USDT markers."""
         return read_markers(self._source, self._headers, self.is_code)
+
+    @functools.cached_property
+    def line_table(self) -> LineTable | None:
+        """What it says of source lines, or its debug file; None if neither does."""
+        if has_lines(self._headers):
+            return LineTable(self._source, self._headers)
+        if self._debug_file is None:
+            return None
+        try:
+            headers = read_headers(self._debug_file)
+            return LineTable(self._debug_file, headers) if has_lines(headers) else None
+        except UnreadableElf:
+            return None
 
     def variable(self, name: str) -> ElfAddr | None:
         """Where the variable of this name is."""

@@ -10,6 +10,7 @@ from ptrace_uprobes.addresses import ElfAddr, VirtAddr
 from ptrace_uprobes.definition.spec import Spec
 from ptrace_uprobes.errors import (
     BadAddress,
+    LineNotFound,
     MarkerNotFound,
     ModuleNotLoaded,
     SymbolNotFound,
@@ -84,6 +85,9 @@ def _searched(spec: Spec, modules: Sequence[Module]) -> Iterator[Sequence[Module
 
 def _in_module(spec: Spec, module: Module) -> Iterator[Place]:
     assert spec.name is not None
+    if spec.line is not None:
+        yield from _lines(spec.name, spec.line, module)
+        return
     if spec.provider is not None:
         yield from _markers(spec.name, spec.provider, module)
         return
@@ -97,6 +101,17 @@ def _in_module(spec: Spec, module: Module) -> Iterator[Place]:
             _check_offset(spec, module, symbol)
             label += f"+{spec.offset:#x}"
         yield _place(module, symbol, label, spec.offset)
+
+
+def _lines(file: str, line: int, module: Module) -> Iterator[Place]:
+    table = module.image.line_table
+    if table is None:
+        return
+    for address in map(ElfAddr, table.find(file, line).addresses):
+        if module.image.is_instructions(address):
+            found = module.image.symbol_at(address)
+            symbol = found[0] if found is not None else None
+            yield Place(module, symbol, module.to_virtual(address), f"{file}:{line}", False)
 
 
 def _markers(name: str, provider: str, module: Module) -> Iterator[Place]:
@@ -172,6 +187,8 @@ def explain_missing(spec: Spec, modules: Sequence[Module]) -> UprobesError:
             "just-in-time compiler, cannot be probed",
         )
     where = _names(searched)
+    if spec.line is not None:
+        return _explain_line(spec.name, spec.line, searched)
     if spec.provider is not None:
         labels = sorted({marker.label for module in searched for marker in module.image.markers})
         close = tuple(label for label in labels if label.endswith(f":{spec.name}"))
@@ -200,6 +217,35 @@ def explain_missing(spec: Spec, modules: Sequence[Module]) -> UprobesError:
             )
     names = [name for module in searched for name in _close_names(module, spec.name)]
     return SymbolNotFound(spec.place, where, close_names(spec.name, names))
+
+
+def _explain_line(file: str, line: int, modules: Sequence[Module]) -> LineNotFound:
+    where = _names(modules)
+    near: set[int] = set()
+    known: set[str] = set()
+    having: list[Module] = []
+    has_any = False
+    for module in modules:
+        table = module.image.line_table
+        if table is not None:
+            answer = table.find(file, line)
+            having += [module] if answer.files else []
+            near.update(answer.near)
+            known |= table.names()
+            has_any = True
+    if having:
+        lines = sorted(near, key=lambda one: abs(one - line))[:2]
+        shown = " and ".join(map(str, sorted(lines)))
+        hint = f"the closest that has is {shown}" if len(lines) == 1 else f"{shown} have"
+        return LineNotFound(
+            file, line, f"line {line} of {file} has no code in {_names(having)}; {hint}"
+        )
+    if has_any:
+        close = close_names(file.rpartition("/")[2], known)
+        hint = f"; close names: {', '.join(close)}" if close else ""
+        return LineNotFound(file, line, f"no source file {file!r} in {where}{hint}")
+    why = "it was built without -g, or its debug file is not installed"
+    return LineNotFound(file, line, f"{where} says nothing of source lines: {why}")
 
 
 def _has(module: Module, name: str) -> bool:
