@@ -33,7 +33,7 @@ _NO_MODULE = re.compile(r"(uprobe|uretprobe|usdt)(?=:)")
 # The short forms may be programs' names; with two colons they are not.
 _NOT_OF_PROGRAMS = re.compile(
     r"(?:(?:raw)?tracepoint|k(?:ret)?probe|k(?:ret)?func|fentry|fexit|profile|interval|software"
-    r"|hardware|(?:async)?watchpoint|(?:rt|t|kr|k|fr|f|p|i|s|h|aw|w|it|iter)(?=:[^:/\s]*:))(?=:)"
+    r"|hardware|(?:async)?watchpoint|(?:rt|t|kr|k|fr|f|p|i|s|h|aw|w|it|iter)(?=:[^:/\s]+:))(?=:(?!:))"
 )
 # A fetcharg as the second word: it is ours, of a symbol or a module that is called `p`.
 _KERNEL = re.compile(
@@ -174,9 +174,14 @@ def _end_of_place(text: str, begin: int) -> int:
     is_path = text.startswith(("/", "."), begin)
     last = len(text.rstrip(_BLANK))
     seen_colon = not is_path or ":" not in text[begin:last]
+    in_quotes = False
     for at in range(begin, last):
         character = text[at]
-        if character in _BLANK:
+        if character == '"' and (in_quotes or at == begin or text[at - 1] == ":"):
+            in_quotes = not in_quotes
+        elif in_quotes:
+            continue
+        elif character in _BLANK:
             if seen_colon:
                 return at
         elif is_path and character == ":":

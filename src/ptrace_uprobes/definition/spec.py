@@ -5,6 +5,7 @@
     0xADDRESS                               a virtual address of the process
     MODULE:0xADDRESS                        an address as the module's own file states it
     [MODULE:]FILE:LINE                      a line of a source file, sort.c:42
+    [MODULE:]FULL::NAME[+OFFSET]            ns::W::get   "ns::W::get(int) const"   main.(*T).Add
 
 Parsing looks at nothing but the text: whether such a module or symbol exists is asked
 later, and again whenever a library is loaded. What may surround a SPEC is `definition`'s.
@@ -27,6 +28,10 @@ _OFFSET = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,19}")
 # What no symbol that a linker writes contains, less what a glob's set may: C++ names are
 # mangled in symbol tables, and their demangled form is not understood yet.
 _NEVER_IN_A_NAME = re.compile(r"[\s:/()<>{},;=\"'`|&\\\x00-\x1f\x7f]")
+_FULL = re.compile(r'^"|::|\.\(\*')
+_COLON = re.compile(r"(?<!:):(?!:)")
+_OFFSET_BEHIND = re.compile(r"\+(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,19})$")
+_NEVER_IN_A_FULL_NAME = re.compile(r"[\"@%\x00-\x1f\x7f]")
 _NEVER_IN_A_MARKER = re.compile(_NEVER_IN_A_NAME.pattern.replace("[", "[%+@", 1))
 LARGEST_ADDRESS = (1 << 64) - 1
 _LONGEST_LINE_NUMBER = 9
@@ -55,6 +60,8 @@ class Spec:
     """A line of the source file `name`, from 1."""
     provider: str | None = None
     """Of a USDT marker: its provider's name, or a glob; empty where any will do."""
+    is_full: bool = False
+    """`name` is as a programmer writes it, in C++, Rust or Go."""
 
     @property
     def is_symbol(self) -> bool:
@@ -63,7 +70,7 @@ class Spec:
 
     @property
     def is_glob(self) -> bool:
-        if self.line is not None:
+        if self.line is not None or self.is_full:
             return False
         words = (self.name or "") + (self.version or "") + (self.provider or "")
         return not _GLOB_CHARACTERS.isdisjoint(words)
@@ -79,6 +86,8 @@ class Spec:
             return f"{self.name}:{self.line}"
         if self.provider is not None:
             return f"{self.provider}:{self.name}"
+        if self.is_full:
+            return f'"{self.name}"' + (f"+{self.offset:#x}" if self.offset else "")
         version = f"@{self.version}" if self.version is not None else ""
         offset = f"+{self.offset:#x}" if self.offset else ""
         return f"{self.name}{version}{offset}"
@@ -104,6 +113,8 @@ def parse_place(text: str, begin: int, end: int, *, spec_text: str | None = None
     shown = text[begin:end] if spec_text is None else spec_text
     if not place:
         raise BadSpec(text, start, "a symbol or an address is missing here")
+    if _FULL.search(place):
+        return _parse_full_name(text, shown, module, start, place)
     if address := _ADDRESS.match(place):
         where = _parse_address(text, start, place, address)
         return Spec(shown, module, None, None, 0, where)
@@ -127,14 +138,39 @@ def _parse_line(text: str, shown: str, begin: int, start: int, digits: str) -> S
 
 def split_module(text: str, begin: int, end: int) -> tuple[str | None, int]:
     """The module of `text[begin:end]`, and where the place begins."""
-    colon = text.rfind(":", begin, end)
-    if colon < 0:
+    quote = text.find('"', begin, end)
+    # A colon of two is a name's own, as are all in quotes.
+    colons = [m.start() for m in _COLON.finditer(text, begin, end if quote < 0 else quote)]
+    if not colons:
         return None, begin
+    colon = colons[-1]
     if colon == begin:
         raise BadSpec(text, begin, "a module's name is missing before ':'")
-    if text[colon - 1] == ":":
-        raise BadSpec(text, colon - 1, "demangled C++ names are not supported yet")
     return text[begin:colon], colon + 1
+
+
+def _parse_full_name(text: str, shown: str, module: str | None, start: int, place: str) -> Spec:
+    """A name with what no symbol of C has, or in quotes; nothing in it is a glob."""
+    name, offset_text = place, ""
+    if place.startswith('"'):
+        close = place.find('"', 1)
+        if close < 0:
+            raise BadSpec(text, start + len(place), "'\"' is missing behind the name")
+        name, rest = place[1:close], place[close + 1 :]
+        if rest and not rest.startswith("+"):
+            raise BadSpec(text, start + close + 1, "nothing but +OFFSET follows the quoted name")
+        offset_text = rest[1:]
+        if rest and not _OFFSET.fullmatch(offset_text):
+            raise BadSpec(text, start + close + 2, "an offset is a number, as +0x4 or +4")
+    elif tail := _OFFSET_BEHIND.search(place):
+        name, offset_text = place[: tail.start()], tail.group(1)
+    if bad := _NEVER_IN_A_FULL_NAME.search(name):
+        where = start + place.index(name) + bad.start()
+        raise BadSpec(text, where, f"{bad.group()!r} cannot be part of a name")
+    if not name.strip(" :"):
+        raise BadSpec(text, start, "a symbol's name is missing here")
+    offset = int(offset_text, 0 if offset_text[1:2] in ("x", "X") else 10) if offset_text else 0
+    return Spec(shown, module, name, None, offset, None, is_full=True)
 
 
 def _parse_address(text: str, start: int, place: str, match: re.Match[str]) -> int:

@@ -19,6 +19,7 @@ from ptrace_uprobes.symbols.call_frames import CallFrames, call_frames_of
 from ptrace_uprobes.symbols.close_names import close_names
 from ptrace_uprobes.symbols.dynamic import read_dynamic
 from ptrace_uprobes.symbols.find_tables import dynamic_table, static_table
+from ptrace_uprobes.symbols.full_names import fits, parts_of
 from ptrace_uprobes.symbols.functions import FunctionIndex
 from ptrace_uprobes.symbols.headers import (
     PT_DYNAMIC,
@@ -157,6 +158,22 @@ class Image:
                         found.setdefault(symbol.address, symbol)
         symbols = [found[address] for address in sorted(found)]
         return [s for s in symbols if s.is_default_version] or symbols
+
+    def named_in_full(self, name: str) -> list[Symbol]:
+        """The functions that a programmer calls so, in C++, Rust or Go; one an address."""
+        return self._answer(("full", name, None), lambda: self._named_in_full(name))
+
+    def _named_in_full(self, name: str) -> list[Symbol]:
+        parts = parts_of(name)
+        regex = re.compile(b"".join(rb"(?=.*?%s)" % re.escape(part) for part in parts), re.DOTALL)
+        found: dict[int, Symbol] = {}
+        for table, versions in self._tables_with_versions:
+            for entry in table.matching(regex, FUNCTION_KINDS):
+                if self.is_code(entry.value) and entry.value not in found:
+                    symbol = symbol_of(entry, versions)
+                    if fits(symbol.name, name):
+                        found[entry.value] = symbol
+        return [found[address] for address in sorted(found)]
 
     def glob(self, pattern: str, version: str | None = None) -> list[Symbol]:
         """The functions whose names match, one symbol for each address and name.

@@ -18,6 +18,7 @@ from ptrace_uprobes.errors import (
     UprobesError,
 )
 from ptrace_uprobes.symbols.close_names import close_names
+from ptrace_uprobes.symbols.demangle import demangle
 from ptrace_uprobes.symbols.markers import Marker
 from ptrace_uprobes.symbols.modules import Module, ModuleList, is_name_of
 from ptrace_uprobes.symbols.symbol import Symbol
@@ -94,6 +95,13 @@ def _in_module(spec: Spec, module: Module) -> Iterator[Place]:
     if spec.is_glob:
         for symbol in module.image.glob_best(spec.name, spec.version):
             yield _place(module, symbol, symbol.label, 0)
+        return
+    if spec.is_full:
+        for symbol in module.image.named_in_full(spec.name):
+            if spec.offset:
+                _check_offset(spec, module, symbol)
+            label = demangle(symbol.name) + (f"+{spec.offset:#x}" if spec.offset else "")
+            yield _place(module, symbol, label, spec.offset)
         return
     for symbol in module.image.lookup(spec.name, spec.version):
         label = symbol.label if spec.version is None else f"{symbol.name}@{spec.version}"
@@ -197,6 +205,8 @@ def explain_missing(spec: Spec, modules: Sequence[Module]) -> UprobesError:
         return MarkerNotFound(wanted, where, close[:3])
     if spec.is_glob:
         return SymbolNotFound(spec.place, where)
+    if spec.is_full:
+        return SymbolNotFound(spec.name, where)
     if spec.version is not None:
         versions = sorted(
             {

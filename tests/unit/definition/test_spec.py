@@ -45,6 +45,28 @@ def test_every_form_of_a_spec_is_taken_apart(
     assert parse_spec(text).text == text
 
 
+@pytest.mark.parametrize(
+    ("text", "module", "name", "offset"),
+    [
+        ("std::sort", None, "std::sort", 0),
+        ("./prog:ns::W::get(int)+0x4", "./prog", "ns::W::get(int)", 4),
+        ('libx:"ns::W::get(int, char*) const"+8', "libx", "ns::W::get(int, char*) const", 8),
+        ('"malloc"', None, "malloc", 0),
+        ("main.(*T).Add", None, "main.(*T).Add", 0),
+        ("prog:main.(*T).Add", "prog", "main.(*T).Add", 0),
+        ("ns::operator+", None, "ns::operator+", 0),
+        ("prog:r::main::{{closure}}", "prog", "r::main::{{closure}}", 0),
+    ],
+)
+def test_a_name_as_a_programmer_writes_it(
+    text: str, module: str | None, name: str, offset: int
+) -> None:
+    spec = parse_spec(text)
+    assert (spec.module, spec.name, spec.offset) == (module, name, offset)
+    assert spec.is_full
+    assert not spec.is_glob
+
+
 @pytest.mark.parametrize("text", ["mem*", "libc:mem?py", "libc:[a-m]*", "*", "memcpy@GLIBC*"])
 def test_a_pattern_in_the_name_or_its_version_is_a_glob(text: str) -> None:
     assert parse_spec(text).is_glob
@@ -83,7 +105,12 @@ def test_a_pattern_elsewhere_is_no_glob(text: str) -> None:
         ("0x401234%return", 8, "nothing more"),
         ("malloc%foo", 6, "'%foo' is not understood"),
         ("malloc size", 6, "' ' cannot be part"),
-        ("std::sort", 3, "C++ names are not supported yet"),
+        ('"ns::f', 6, "missing behind the name"),
+        ('libc:"f"x', 8, "nothing but +OFFSET"),
+        ('"ns::f"+x', 8, "an offset"),
+        ("ns::f%x", 5, "'%' cannot be part of a name"),
+        ('""', 0, "symbol's name is missing"),
+        ("::", 0, "symbol's name is missing"),
         ("operator()", 8, "'(' cannot be part"),
         ("mal\0loc", 3, "NUL"),
         ("\ud800", 0, "not text"),
