@@ -19,9 +19,10 @@ _IDENTIFIER: Final = re.compile(r"[^\W\d]\w*")
 _OPENING: Final = {")": "(", ">": "<"}
 _BEHIND: Final = re.compile(r"(?: const| volatile| &&?| \[clone [^]]*\]|\[abi:\w+\])+$")
 _ABBREVIATED: Final = frozenset(
-    ["std", "allocator"]
-    + ["string", "istream", "ostream", "iostream"]
-    + ["basic_string", "basic_istream", "basic_ostream", "basic_iostream"]
+    (
+        *("std", "allocator", "string", "istream", "ostream", "iostream"),
+        *("basic_string", "basic_istream", "basic_ostream", "basic_iostream"),
+    )
 )
 """Itanium C++ ABI 5.1.10: `St`, `Sa`, `Sb`, `Ss`, `Si`, `So`, `Sd` in mangled names."""
 
