@@ -133,7 +133,7 @@ def test_a_command_that_cannot_be_executed_is_126(tmp_path: Path, make: str) -> 
         (("-e", "f", "--frobnicate", "--", "true"), "--frobnicate"),
         (("-e", "", "--", "true"), "bad probe"),
         (("-e", "libc:malloc%returns", "--", "true"), "bad probe"),
-        (("-e", "kprobe:vfs_read", "--", "true"), "only uprobe: and uretprobe:"),
+        (("-e", "kprobe:vfs_read", "--", "true"), "only uprobe:, uretprobe: and usdt:"),
         (("-e", "uprobe:malloc", "--", "true"), "a module is missing"),
         (("-e", "libc:malloc", "--filter", "size >", "--", "true"), "bad filter"),
         (("-e", "libc:malloc", "--filter", "size > 3", "--", "true"), "'size'"),

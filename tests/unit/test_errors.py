@@ -21,6 +21,8 @@ from ptrace_uprobes.errors import (
     HandlerLoadError,
     HitIsOver,
     InstructionRefused,
+    LineNotFound,
+    MarkerNotFound,
     MemoryFault,
     ModuleNotLoaded,
     NoSuchProcess,
@@ -68,6 +70,24 @@ EXAMPLES: list[tuple[UprobesError, str, int, type[Exception]]] = [
     (
         ModuleNotLoaded("m", tuple("abcdefghi")),
         "no module 'm' is loaded; there are: a, b, c, d, e, f, g, h, ...",
+        1,
+        LookupError,
+    ),
+    (
+        LineNotFound("a.c", 3, "line 3 of a.c has no code"),
+        "line 3 of a.c has no code",
+        1,
+        LookupError,
+    ),
+    (
+        MarkerNotFound("p:begun", "prog", ("p:begin",)),
+        "no USDT marker 'p:begun' in prog; there are: p:begin",
+        1,
+        LookupError,
+    ),
+    (
+        MarkerNotFound("begin", "prog", ()),
+        "no USDT marker 'begin' in prog, nor any other",
         1,
         LookupError,
     ),

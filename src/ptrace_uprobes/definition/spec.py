@@ -29,6 +29,8 @@ _OFFSET = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,19}")
 # mangled in symbol tables, and their demangled form is not understood yet.
 _NEVER_IN_A_NAME = re.compile(r"[\s:/()<>{},;=\"'`|&\\\x00-\x1f\x7f]")
 _FULL = re.compile(r'^"|::|\.\(\*')
+_OPENING = re.compile(r'(?:(?<=:)|^)"')
+"""A quotation begins where a name does; elsewhere the mark is a path's."""
 _COLON = re.compile(r"(?<!:):(?!:)")
 _OFFSET_BEHIND = re.compile(r"\+(0[xX][0-9a-fA-F]{1,16}|[0-9]{1,19})$")
 _NEVER_IN_A_FULL_NAME = re.compile(r"[\"@%\x00-\x1f\x7f]")
@@ -138,9 +140,9 @@ def _parse_line(text: str, shown: str, begin: int, start: int, digits: str) -> S
 
 def split_module(text: str, begin: int, end: int) -> tuple[str | None, int]:
     """The module of `text[begin:end]`, and where the place begins."""
-    quote = text.find('"', begin, end)
+    quote = next((m.start() for m in _OPENING.finditer(text[begin:end])), end - begin) + begin
     # A colon of two is a name's own, as are all in quotes.
-    colons = [m.start() for m in _COLON.finditer(text, begin, end if quote < 0 else quote)]
+    colons = [m.start() for m in _COLON.finditer(text, begin, quote)]
     if not colons:
         return None, begin
     colon = colons[-1]

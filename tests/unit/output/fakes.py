@@ -219,6 +219,7 @@ class _FakePlan:
     label: str
     module: str
     file_offset: int | None
+    definition: Definition
 
 
 def a_plan(
@@ -232,10 +233,11 @@ def a_plan(
     module: str = "/usr/lib/libc.so.6",
     file_offset: int | None = 0x1230,
 ) -> SitePlan:
+    probe = a_probe(spec, filter_text=filter_text)
     return cast(
         SitePlan,
         _FakePlan(
-            a_probe(spec, filter_text=filter_text),
+            probe,
             0x7F00_0000_1230,
             b"\xf3\x0f\x1e\xfa",  # endbr64
             "endbr64",
@@ -245,5 +247,6 @@ def a_plan(
             label,
             module,
             file_offset,
+            probe.definition,
         ),
     )
