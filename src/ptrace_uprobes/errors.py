@@ -22,6 +22,8 @@ __all__ = [
     "HandlerLoadError",
     "HitIsOver",
     "InstructionRefused",
+    "LineNotFound",
+    "MarkerNotFound",
     "MemoryFault",
     "ModuleNotLoaded",
     "NoSuchProcess",
