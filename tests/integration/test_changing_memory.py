@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,18 @@ def test_a_probe_that_is_enabled_again_where_the_code_has_changed_says_so() -> N
     assert (probe.hits, again.hits) in ((0, 30), (30, 30))
 
 
-@pytest.mark.parametrize("how", ["rewritten", "truncated"])
+_REFUSALS = {
+    "rewritten": (errors.BadAddress, "was written to, or replaced"),
+    "truncated": (errors.UnreadableElf, "it is not an ELF file"),
+}
+
+
+def _refused(how: str) -> AbstractContextManager[object]:
+    kind, text = _REFUSALS[how]
+    return pytest.raises(kind, match=text)
+
+
+@pytest.mark.parametrize("how", _REFUSALS)
 def test_a_library_whose_file_is_written_to_is_refused_or_probed_right(
     how: str, plugin: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,12 +176,11 @@ def test_a_library_whose_file_is_written_to_is_refused_or_probed_right(
     with start_target(loader, str(plugin)) as target:
         with pu.attach(target.pid) as engine:
             with monkeypatch.context() as patch:
-                patch.setattr("ptrace_uprobes.engine.planting.resolve", meddle)
-                with pytest.raises(errors.BadAddress, match="was written to, or replaced"):
+                patch.setattr("ptrace_uprobes.engine.preparing.resolve", meddle)
+                with _refused(how):
                     engine.probe("libplugin:plugin_work")
-            if how == "truncated":
-                with pytest.raises(errors.UnreadableElf, match="not an ELF file"):
-                    engine.probe("libplugin:plugin_work")
+            with nullcontext() if how == "rewritten" else _refused(how):
+                engine.probe("libplugin:plugin_work")
             engine.run(timeout=0.01)
         assert status_fields(target.pid)["TracerPid"] == "0"
         target.go()

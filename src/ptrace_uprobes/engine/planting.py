@@ -140,6 +140,8 @@ class Planter:
         `strict`: raise `InstructionRefused` or `BadAddress` for a lone place that cannot be
         probed, instead of noting it.
         """
+        if only is not None and not only:
+            return
         record = record_of(space)
         self._place(self._preparer.prepare(record, probes, strict=strict, only=only))
 
