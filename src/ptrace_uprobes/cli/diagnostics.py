@@ -6,7 +6,8 @@ import os
 import re
 from typing import Final
 
-from ptrace_uprobes.errors import printable
+from ptrace_uprobes.errors import OutputError, printable
+from ptrace_uprobes.output.sink import Sink
 
 __all__ = ["error_line", "reserve_standard_descriptors", "warning_lines"]
 
@@ -14,11 +15,11 @@ _STDERR: Final = 2
 _LINE_END: Final = re.compile(r"\s*\n\s*")
 
 
-def error_line(message: str) -> None:
-    """`ptrace-uprobes: error: ...`, always one line."""
+def error_line(message: str, *, hasten: bool = False) -> None:
+    """`ptrace-uprobes: error: ...`, always one line. `hasten` gives a reader a second for it."""
     # Blanks are as the user gave them: positions count them.
     line = printable(_LINE_END.sub(" ", message.strip()))
-    _write(f"ptrace-uprobes: error: {line}\n")
+    _write(f"ptrace-uprobes: error: {line}\n", hasten=hasten)
 
 
 def warning_lines(message: str) -> None:
@@ -40,9 +41,12 @@ def reserve_standard_descriptors() -> None:
             os.open(os.devnull, access | os.O_CLOEXEC)  # gets the lowest number that is free
 
 
-def _write(text: str) -> None:
+def _write(text: str, *, hasten: bool = False) -> None:
     try:
-        os.write(_STDERR, text.encode("utf-8", "surrogateescape"))
-    except OSError:
-        # Nobody listens, and there is nowhere else to say it; the exit status still tells.
-        pass
+        with Sink.over(_STDERR, "standard error") as sink:
+            if hasten:
+                sink.hasten()
+            # If nobody listens, there is nowhere else to say it; the exit status still tells.
+            sink.write(text)
+    except OutputError:
+        pass  # it is closed

@@ -40,16 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    signals: StopSignals | None = None
     try:
         options = parse(arguments)
         if options is None:
             return 0
-        with StopSignals(launching=bool(options.command)) as signals:
+        signals = StopSignals(launching=bool(options.command))
+        with signals:
             if options.hits_file is not None:
                 return merge_files(options)
             return _command_of(options)(options, signals)
     except UprobesError as error:
-        error_line(str(error))
+        error_line(str(error), hasten=_was_asked_to_end(signals))
         return error.exit_status
     except StopRequested as stop:
         return _SIGNALLED + stop.number
@@ -58,8 +60,12 @@ def _run(arguments: Sequence[str]) -> int:
     except OSError as error:
         # The system's, not the user's doing, but a line tells more than a traceback: no
         # descriptors left, no memory.
-        error_line(str(error))
+        error_line(str(error), hasten=_was_asked_to_end(signals))
         return _FAILED
+
+
+def _was_asked_to_end(signals: StopSignals | None) -> bool:
+    return signals is not None and signals.received is not None
 
 
 def _command_of(options: Options) -> Callable[[Options, StopSignals], int]:

@@ -27,6 +27,8 @@ _PERIOD: Final = 0.2
 _PATIENCE: Final = 1.0
 """Seconds that a reader has left to take what is due, once the user wants us to end."""
 _ATOMIC: Final = select.PIPE_BUF
+_MOMENT: Final = 0.001
+"""Seconds, where poll(2) is of no help."""
 
 
 class Sink:
@@ -42,7 +44,10 @@ class Sink:
         self._descriptor = descriptor
         self._name = name
         self._owned = owned
-        self._limit = 0 if os.isatty(descriptor) else _GATHERED
+        self._limit = _GATHERED
+        if os.isatty(descriptor):
+            self._limit = 0
+            self._take_terminal()
         self._lines: list[str] = []
         self._append = self._lines.append
         self._gathered = 0
@@ -134,6 +139,19 @@ class Sink:
         if self.failure is not None:
             raise self.failure
 
+    def _take_terminal(self) -> None:
+        """Of a terminal, poll(2) says only that it has some room; a longer write waits for its
+        reader, and nothing wakes it. So we write by an open file of our own, which is non-blocking
+        (as the one that we share with others must not be)."""
+        flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            ours = os.open(f"/proc/self/fd/{self._descriptor}", flags)
+        except OSError:
+            return  # another user's: it works as long as it is read
+        if self._owned:
+            os.close(self._descriptor)
+        self._descriptor, self._owned = ours, True
+
     def _write_all(self, data: bytes) -> None:
         position = 0
         while position < len(data):
@@ -144,14 +162,20 @@ class Sink:
             try:
                 position += os.write(self._descriptor, memoryview(data)[position:end])
             except BlockingIOError:
-                # Another owner of the same open file made it non-blocking: wait again.
-                continue
+                # Another owner of the same open file made it non-blocking. Or there is room for a
+                # byte, which poll(2) calls ready, and the end of a line takes two on a terminal
+                # (do_output_char, drivers/tty/n_tty.c).
+                self._check_patience()
+                time.sleep(_MOMENT)
 
     def _wait_for_reader(self, poller: select.poll) -> None:
-        """Return when a write will not block; poll(2) reports a closed pipe as ready too."""
+        """Return when there is room; poll(2) reports a closed pipe as ready too."""
         while not poller.poll(100):
-            if self._deadline is not None and time.monotonic() > self._deadline:
-                raise OSError(errno.ETIMEDOUT, "its reader has stopped reading")
+            self._check_patience()
+
+    def _check_patience(self) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise OSError(errno.ETIMEDOUT, "its reader has stopped reading")
 
     def _fail(self, error: OSError) -> None:
         if self.failure is None:

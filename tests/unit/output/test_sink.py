@@ -143,6 +143,50 @@ def test_a_reader_that_does_not_read_cannot_keep_us_from_ending(pipe: tuple[int,
         sink.check()
 
 
+def test_nor_can_a_terminal_that_nobody_reads() -> None:
+    # GIVEN a terminal that takes the beginning of what is written, and that nobody reads
+    controller, terminal = os.openpty()
+    try:
+        with Sink.over(terminal, "standard error") as sink:
+            # WHEN the user wants to end
+            sink.hasten()
+            sink.write("line\n" * 10000)
+        # THEN writing returns, and what was lost is an error
+        with pytest.raises(OutputError, match="its reader has stopped reading"):
+            sink.check()
+        # AND who has the same open file finds it as it was
+        assert os.get_blocking(terminal)
+    finally:
+        os.close(controller)
+        os.close(terminal)
+
+
+def test_a_terminal_with_a_slow_reader_gets_everything() -> None:
+    # GIVEN a terminal that is full now and then, also in the middle of a line's end
+    controller, terminal = os.openpty()
+    text = "".join(f"line {number}\n" for number in range(20000))
+    wanted = text.replace("\n", "\r\n").encode()
+    received = bytearray()
+
+    def read_all() -> None:
+        while len(received) < len(wanted):
+            received.extend(os.read(controller, 4095))
+
+    reader = threading.Thread(target=read_all)
+    try:
+        # WHEN more is written than it holds
+        with Sink.over(terminal, "the terminal") as sink:
+            reader.start()
+            sink.write(text)
+        reader.join()
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    # THEN all of it arrives
+    assert received == wanted
+    sink.check()
+
+
 def test_a_non_blocking_descriptor_loses_nothing(pipe: tuple[int, int]) -> None:
     # GIVEN a pipe that someone made non-blocking, and a reader that starts when it is full
     read_end, write_end = pipe
