@@ -72,6 +72,17 @@ signal.signal(signal.SIGALRM, lambda *_: sys.exit(6))
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0005)
 time.sleep(100)
 """
+_HANDLER_THAT_STAYS = """
+reached = threading.Event()
+engine.probe("hot_000", lambda hit: (reached.set(), time.sleep(1000)))
+reached.wait()
+"""
+# Python's end waits for the handler, until the user has enough.
+_ERROR_THEN_CTRL_C = """
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.2, 0.05)
+raise RuntimeError("of the test")
+"""
 _MEMORY_IS_REFUSED = """
 resource.setrlimit(resource.RLIMIT_AS, (1, 1))
 while True:
@@ -112,6 +123,14 @@ _DEATHS = {
     "SIGHUP": ("os.kill(os.getpid(), signal.SIGHUP)", _KILLED + signal.SIGHUP),
     "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", _KILLED + signal.SIGTERM),
     "SIGPIPE": (_NO_READER, _KILLED + signal.SIGPIPE),
+    "exception, and then Ctrl-C, while a handler never returns": (
+        _HANDLER_THAT_STAYS + _ERROR_THEN_CTRL_C,
+        None,
+    ),
+    "SIGTERM while a handler never returns": (
+        _HANDLER_THAT_STAYS + "os.kill(os.getpid(), signal.SIGTERM)",
+        _KILLED + signal.SIGTERM,
+    ),
 }
 
 
