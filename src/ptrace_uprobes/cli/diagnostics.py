@@ -22,9 +22,17 @@ def error_line(message: str, *, hasten: bool = False) -> None:
     _write(f"ptrace-uprobes: error: {line}\n", hasten=hasten)
 
 
-def warning_lines(message: str) -> None:
-    """`ptrace-uprobes: warning: ...`; a handler's traceback has more lines than one."""
-    _write(f"ptrace-uprobes: warning: {message.rstrip()}\n")
+def warning_lines(message: str, sink: Sink | None = None) -> None:
+    """`ptrace-uprobes: warning: ...`; a handler's traceback has more lines than one.
+
+    To a `sink` over standard error if what waits for its reader must be able to be hastened.
+    """
+    text = f"ptrace-uprobes: warning: {message.rstrip()}\n"
+    if sink is None:
+        _write(text)
+    else:
+        sink.write(text)
+        sink.flush()
 
 
 def reserve_standard_descriptors() -> None:

@@ -68,10 +68,15 @@ def _run(
             steps.append(user_handler)
         return _in_turn(steps)
 
-    with signals.deferred(), start_engine(options) as engine:
+    with (
+        _over_standard_error() as warnings,
+        signals.deferred(),
+        start_engine(options, lambda text: warning_lines(text, warnings)) as engine,
+    ):
         sink.on_failure = engine.interrupt
         sink.flush_regularly()
-        with signals.calling(engine.interrupt, sink.hasten):
+        # A warning is written on the thread that traces: the program waits for its reader.
+        with signals.calling(engine.interrupt, sink.hasten, warnings.hasten):
             try:
                 plant(engine, wanted, handler_for)
             except pu.EngineStopped:
@@ -94,9 +99,11 @@ def _run(
 
 
 def _sink(options: Options) -> Sink:
-    if options.output is None:
-        return Sink.over(2, "standard error")
-    return Sink.open(options.output)
+    return _over_standard_error() if options.output is None else Sink.open(options.output)
+
+
+def _over_standard_error() -> Sink:
+    return Sink.over(2, "standard error")
 
 
 def _marker(options: Options, outputs: ExitStack) -> TraceMarker | None:

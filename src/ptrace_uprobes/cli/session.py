@@ -21,7 +21,7 @@ __all__ = ["FORMATS", "plant", "start_engine"]
 FORMATS: dict[str, Callable[[Request], Format]] = {"text": TextFormat, "jsonl": JsonLinesFormat}
 
 
-def start_engine(options: Options) -> pu.Engine:
+def start_engine(options: Options, warn: Callable[[str], None] = warning_lines) -> pu.Engine:
     """Attach to the processes, or launch the command up to its first instruction."""
     if options.pids:
         return pu.attach(
@@ -29,14 +29,14 @@ def start_engine(options: Options) -> pu.Engine:
             follow_forks=options.follow_forks,
             mechanism=options.mechanism,
             colocate=options.colocate,
-            on_warning=warning_lines,
+            on_warning=warn,
         )
     return pu.launch(
         list(options.command),
         follow_forks=options.follow_forks,
         mechanism=options.mechanism,
         colocate=options.colocate,
-        on_warning=warning_lines,
+        on_warning=warn,
     )
 
 
