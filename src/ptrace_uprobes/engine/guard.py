@@ -47,6 +47,12 @@ class Guard:
         self._noted.clear()
         return True
 
+    def get_ready(self) -> None:
+        """Wait for the guardian to be a process of its own, if there is one: before a thread is
+        stopped, and not while it stands still for what will be written."""
+        if self.guardian is not None:
+            self.guardian.wait_started()
+
     def cover(self, record: SpaceRecord) -> None:
         """Before traps are written: have the ledger be told of them, and of our areas."""
         space = record.space
