@@ -197,8 +197,8 @@ def killed(round_: Round) -> None:
         round_.disturb([member], 0.2 * random.random(), lambda: None)
         os.kill(member.pid, signal.SIGKILL)
         member.killed()
-        # Children of it may live on for a moment.
-        time.sleep(0.01)
+        # Its children live on until their own ends, and call what is probed.
+        wait_until("all of it has ended", lambda: not engine.running, 60)
     finally:
         engine.stop()
     after = total([member])
