@@ -18,7 +18,7 @@ from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.planting import Planter
 from ptrace_uprobes.engine.state import EngineState, record_of
-from ptrace_uprobes.errors import MemoryFault, UprobesError
+from ptrace_uprobes.errors import MemoryFault, NoThreadToUse, UprobesError
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.child import kill_quietly
 from ptrace_uprobes.probe import Probe
@@ -234,6 +234,10 @@ class Libraries:
             self._planter.plant(record.space, self._state.probes, strict=False, only=fresh)
         except ptrace_calls.TraceeGone:
             raise
+        except NoThreadToUse as error:
+            record.deferred = True  # the end of the wait for a vfork child has it tried again
+            if not any(thread.in_vfork for thread in record.space.threads()):
+                self._state.warn_once(str(error))
         except UprobesError as error:
             self._state.warn_once(str(error))
 
