@@ -44,6 +44,7 @@ class ProbeAdder:
         if probe.is_return:
             self._watch_nonlocal_exits()
         state.probes.append(probe)
+        state.adding.add(probe)
         try:
             for space in state.spaces():
                 self._patiently(space, lambda space: self._look_and_plant(space, probe))
@@ -59,6 +60,8 @@ class ProbeAdder:
             with self._tracer.still():
                 self._tracer.planter.refresh_probe(probe)
             raise
+        finally:
+            state.adding.discard(probe)
 
     def _watch_nonlocal_exits(self) -> None:
         """Return probes have to know of longjmp and its like."""

@@ -170,7 +170,7 @@ class Libraries:
         """The program's own libraries are loaded: what is not found now is waited for if its
         module may yet be loaded, and else unknown."""
         for probe in self._state.probes:
-            if not probe.pending or probe.removed or probe.hidden:
+            if not probe.pending or probe.removed or probe.hidden or probe in self._state.adding:
                 continue
             reason = self._planter.problems.get(probe) or explain_missing(
                 probe.definition.place, record.modules

@@ -98,6 +98,8 @@ class EngineState:
     early: dict[int, int] = field(default_factory=dict)
     """First stops of children whose parent's event has not come yet."""
     probes: list[Probe] = field(default_factory=list)
+    adding: set[Probe] = field(default_factory=set)
+    """Those of them that are still being looked for for the first time."""
     events: deque[tuple[int, int]] = field(default_factory=deque)
     """Statuses taken from the kernel and not yet acted on."""
     burst: int = 0
