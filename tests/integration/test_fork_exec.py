@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import ptrace_uprobes as pu
+from ptrace_uprobes import errors
 from tests.support.build import build_target
 from tests.support.probed import run_plain, run_probed
 from tests.support.target import parse_report, start_target
@@ -147,3 +149,33 @@ def test_probes_come_and_go_in_a_program_that_forks_all_the_time() -> None:
         # THEN each stop has come, and it lives
         target.signal(signal.SIGTERM)
         assert target.finish().status == 128 + signal.SIGTERM
+
+
+def test_programs_that_begin_while_a_probe_is_added_live() -> None:
+    """A child that came to the end of its loading in that moment was taken for a launched program
+    that lacks the probe's place, and killed."""
+    # GIVEN a shell that runs one program after the other
+    script = "while read line; do /bin/true || echo died; done"
+    with subprocess.Popen(
+        ["sh", "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as shell:
+        assert shell.stdin is not None
+        warnings: list[str] = []
+        with pu.attach(shell.pid, follow_forks=True, on_warning=warnings.append) as engine:
+            engine.start()
+            # WHEN probes come and go meanwhile, one after the other
+            shell.stdin.write(b"\n" * 60)
+            shell.stdin.close()
+            while engine.running:
+                with contextlib.suppress(errors.EngineStopped):
+                    engine.probe("libc:free").remove()
+            result = engine.result()
+        assert shell.stdout is not None
+        said = shell.stdout.read()
+
+    # THEN each of them ends as without us
+    assert said == b""
+    assert (shell.returncode, result.not_found) == (0, {})

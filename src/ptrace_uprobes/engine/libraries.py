@@ -160,11 +160,12 @@ class Libraries:
             self.replant(record)
             # What dlopen relocates comes after this; its text is then made executable again.
             thread.syscall_mode = record.deferred
-            if started:
+            process = thread.process
+            if started and process.pid == self._state.launched and process.exec_count == 1:
                 self._tell_what_is_missing(record)
                 if self._state.failure is not None:
                     # Unknown names end a launched program before it has run anything.
-                    kill_quietly(thread.process.pid, signal.SIGKILL)
+                    kill_quietly(process.pid, signal.SIGKILL)
 
     def _tell_what_is_missing(self, record: SpaceRecord) -> None:
         """The program's own libraries are loaded: what is not found now is waited for if its
