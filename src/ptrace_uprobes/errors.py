@@ -21,6 +21,7 @@ __all__ = [
     "EngineStopped",
     "HandlerLoadError",
     "HitIsOver",
+    "InputError",
     "InstructionRefused",
     "LineNotFound",
     "MarkerNotFound",
@@ -259,6 +260,15 @@ class CommandEnded(UprobesError):
 
 class HandlerLoadError(UprobesError, ImportError):
     """A handler file that does not import, or lacks the named function."""
+
+
+class InputError(UprobesError, OSError):
+    """A file that is to be read and cannot be; `why` is the reason."""
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(f"cannot read {path}: {why}")
 
 
 class OutputError(UprobesError, OSError):

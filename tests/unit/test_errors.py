@@ -20,6 +20,7 @@ from ptrace_uprobes.errors import (
     EngineStopped,
     HandlerLoadError,
     HitIsOver,
+    InputError,
     InstructionRefused,
     LineNotFound,
     MarkerNotFound,
@@ -109,6 +110,7 @@ EXAMPLES: list[tuple[UprobesError, str, int, type[Exception]]] = [
     ),
     (CommandEnded("sort", 9), "sort was killed by signal 9 before it began", 137, UprobesError),
     (HandlerLoadError("no function f in a.py"), "no function f in a.py", 1, ImportError),
+    (InputError("/a", "it is a device"), "cannot read /a: it is a device", 1, OSError),
     (OutputError("cannot write out.txt"), "cannot write out.txt", 1, OSError),
     (
         HitIsOver("read"),

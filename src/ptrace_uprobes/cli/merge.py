@@ -12,6 +12,7 @@ from typing import IO
 from ptrace_uprobes.cli.diagnostics import warning_lines
 from ptrace_uprobes.cli.options import Options
 from ptrace_uprobes.errors import OutputError, UprobesError, UsageError
+from ptrace_uprobes.input_file import open_input
 from ptrace_uprobes.output.sink import Sink
 from ptrace_uprobes.output.timeline import MergeReport, NotATrace, merge
 
@@ -27,7 +28,7 @@ def merge_files(options: Options) -> int:
     if options.output is not None:
         _check_not_the_same(options.output, options.merge)
         _check_not_the_same(options.output, options.hits_file)
-    with _input(options.merge) as trace, _input(options.hits_file) as hits:
+    with open_input(options.merge) as trace, open_input(options.hits_file) as hits:
         if options.output is None:
             with Sink.over(1, "standard output") as sink:
                 report = _merged(
@@ -49,7 +50,7 @@ def merge_into(trace_path: str, path: str) -> None:
 
     The file has the hits alone until it has both: an error loses nothing.
     """
-    with _input(trace_path) as trace, _input(path) as hits, _replacing(path) as output:
+    with open_input(trace_path) as trace, open_input(path) as hits, _replacing(path) as output:
         report = _merged(trace_path, trace, hits, output.write)
     _tell(report)
 
@@ -93,18 +94,6 @@ def _merged(
 def _tell(report: MergeReport) -> None:
     for doubt in report.doubts():
         warning_lines(doubt)
-
-
-@contextmanager
-def _input(path: str) -> Iterator[IO[bytes]]:
-    try:
-        # Not a with: the reads have errors of their own.
-        file = open(path, "rb")  # noqa: SIM115
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise UprobesError(f"cannot read {path}: {why}") from error
-    with file:
-        yield file
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Final
 
 from ptrace_uprobes.definition.definition import parse_definition
-from ptrace_uprobes.errors import BadSpec, UsageError
+from ptrace_uprobes.errors import BadSpec, InputError, UsageError
+from ptrace_uprobes.input_file import open_input
 
 __all__ = ["read_definitions"]
 
@@ -19,11 +21,10 @@ def read_definitions(path: str) -> list[tuple[int, str]]:
     """The definitions of a file, checked, and the numbers of their lines; raises `UsageError`
     that names FILE:LINE."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        with io.TextIOWrapper(open_input(path), "utf-8", "surrogateescape") as file:
             content = file.read(_LARGEST + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise UsageError(f"cannot read definitions from {path!r}: {reason}") from error
+    except InputError as error:
+        raise UsageError(f"cannot read definitions from {path!r}: {error.why}") from error
     if len(content) > _LARGEST:
         raise UsageError(f"cannot read definitions from {path!r}: it is larger than 16 MiB")
     found = []

@@ -10,6 +10,7 @@ from ptrace_uprobes.engine.in_place import is_in_place
 from ptrace_uprobes.engine.loop import Tracer
 from ptrace_uprobes.engine.nonlocal_exits import WATCHED
 from ptrace_uprobes.engine.placed import SpaceRecord
+from ptrace_uprobes.engine.semaphores import has_semaphore
 from ptrace_uprobes.engine.state import record_of
 from ptrace_uprobes.errors import EngineStopped, NoThreadToUse, UnreadableElf, UprobesError
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
@@ -45,6 +46,7 @@ class ProbeAdder:
             self._watch_nonlocal_exits()
         state.probes.append(probe)
         state.adding.add(probe)
+        state.has_semaphores = state.has_semaphores or has_semaphore(probe)
         try:
             for space in state.spaces():
                 self._patiently(space, lambda space: self._look_and_plant(space, probe))

@@ -173,14 +173,16 @@ class Libraries:
         for probe in self._state.probes:
             if not probe.pending or probe.removed or probe.hidden or probe in self._state.adding:
                 continue
+            wanted = probe.definition.place.module
+            here = wanted is None or any(module.matches(wanted) for module in record.modules)
+            if here and self._state.failure is not None:
+                continue  # one is told, and what names are close takes a while to find
             reason = self._planter.problems.get(probe) or explain_missing(
                 probe.definition.place, record.modules
             )
-            wanted = probe.definition.place.module
-            here = wanted is None or any(module.matches(wanted) for module in record.modules)
-            if here and self._state.failure is None:
+            if here:
                 self._state.failure = reason
-            elif not here:
+            else:
                 self._state.warn_once(f"{reason}; {probe.spec} waits for it to be loaded")
 
     def on_syscall_stop(self, thread: Thread) -> None:

@@ -16,7 +16,7 @@ from ptrace_uprobes.engine.marked import definition_at, fetchargs_at, marker_at
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.preparing import Prepared, Preparer
 from ptrace_uprobes.engine.regions import Regions
-from ptrace_uprobes.engine.semaphores import has_semaphore, sync_semaphores
+from ptrace_uprobes.engine.semaphores import sync_semaphores
 from ptrace_uprobes.engine.state import EngineState, record_of
 from ptrace_uprobes.engine.unrelocated import may_still_change
 from ptrace_uprobes.errors import (
@@ -374,7 +374,7 @@ class Planter:
 
     def sync_semaphores(self, record: SpaceRecord) -> None:
         """Have each semaphore count the sites that have it, as the kernel's `ref_ctr` does."""
-        if record.semaphores or any(map(has_semaphore, self._state.probes)):
+        if record.semaphores or self._state.has_semaphores:
             sync_semaphores(record, self._state.live, self._state.warn_once)
 
     def disarm_unwanted(self, record: SpaceRecord) -> None:

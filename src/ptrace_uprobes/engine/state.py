@@ -100,6 +100,8 @@ class EngineState:
     probes: list[Probe] = field(default_factory=list)
     adding: set[Probe] = field(default_factory=set)
     """Those of them that are still being looked for for the first time."""
+    has_semaphores: bool = False
+    """Whether there was a probe that may have one; asked at each change of traps."""
     events: deque[tuple[int, int]] = field(default_factory=deque)
     """Statuses taken from the kernel and not yet acted on."""
     burst: int = 0
