@@ -75,7 +75,12 @@ def test_a_pipe_that_holds_nothing_is_an_empty_file() -> None:
         os.close(reading)
 
 
-@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null", "/dev/urandom"])
+def test_the_empty_device_is_an_empty_file() -> None:
+    with open_input("/dev/null") as file:
+        assert file.read() == b""
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/full", "/dev/urandom"])
 def test_a_device_is_refused(device: str) -> None:
     with pytest.raises(InputError, match=f"^cannot read {device}: it is a device"):
         open_input(device)
