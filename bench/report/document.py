@@ -360,6 +360,8 @@ def _shares(figures: Iterable[Mapping[str, Any]], drawn: _Pictures) -> str:
         if figure.get("mechanism"):
             file = str(figure["name"]).partition(":")[0]
             parts.setdefault(file, {})[str(figure["mechanism"])] = float(figure["value"])
+    if not parts:
+        return ""
     title = "How functions' first instructions are executed"
     return drawn.add("plan shares", title, partial(plots.shares, parts, title))
 
