@@ -118,7 +118,8 @@ def parse_definition(text: str) -> Definition:
         return _parse_bpftrace(text, prefix)
     if prefix := _NO_MODULE.match(text, begin):
         word = prefix.group()
-        why = f"a module is missing: {word}:MODULE:PLACE, as {word}:libc:malloc"
+        form = "MODULE:NAME" if word in ("usdt", "U") else "MODULE:PLACE, as {word}:libc:malloc"
+        why = f"a module is missing: {word}:{form.format(word=word)}"
         raise BadSpec(text, prefix.end() + 1, why)
     if kind := _NOT_OF_PROGRAMS.match(text, begin):
         why = "only uprobe:, uretprobe: and usdt: are probes of programs"

@@ -170,7 +170,7 @@ def test_where_the_module_ends_and_the_fetchargs_begin(
         ("uprobe:libc:malloc%return", 18, "uretprobe:"),
         ("malloc%return%return", 6, "is not understood"),
         ("libc:mem*+4 %di", 9, "one symbol"),
-        ("usdt:main", 5, "a module is missing: usdt:MODULE:PLACE"),
+        ("usdt:main", 5, "a module is missing: usdt:MODULE:NAME"),
         ("usdt:libc:", 10, "a marker's name is missing"),
         ("usdt:libc:p:", 12, "a marker's name is missing"),
         ("usdt:libc:n%return", 11, "a marker does not return"),
