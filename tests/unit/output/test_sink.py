@@ -63,7 +63,8 @@ def test_a_terminal_gets_each_line_at_once() -> None:
     try:
         sink = Sink.over(terminal, "the terminal")
         sink.write("one\n")
-        assert os.read(controller, 100) == b"one\r\n"
+        with open(controller, "rb", closefd=False) as shown:
+            assert shown.readline() == b"one\r\n"
     finally:
         os.close(controller)
         os.close(terminal)
