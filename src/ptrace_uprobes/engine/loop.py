@@ -28,7 +28,7 @@ from ptrace_uprobes.engine.signals import (
     leave_slot,
     restart_interrupted_wait,
 )
-from ptrace_uprobes.engine.standstill import ask_to_stop, go_on, standstill
+from ptrace_uprobes.engine.standstill import ask_to_stop, go_on, standstill, stoppable
 from ptrace_uprobes.engine.state import CAUGHT_TRAP, LOOK, EngineState, record_of, status_of
 from ptrace_uprobes.engine.trap_handlers import TrapHandlers
 from ptrace_uprobes.errors import NoThreadToUse
@@ -362,11 +362,7 @@ class Tracer:
         state.frozen = True
         asked: set[int] = set()
         while True:
-            moving = [
-                thread
-                for thread in state.running()
-                if not thread.in_vfork and not state.finishes_vfork(thread)
-            ]
+            moving = stoppable(state)
             waiting = any(thread.in_vfork for thread in state.running())
             for thread in list(state.threads.values()) if waiting else []:
                 if self._was_held(thread) and state.finishes_vfork(thread):

@@ -365,8 +365,7 @@ class Planter:
         return False
 
     def go_live(self) -> None:
-        """Write the traps of every probe that was added so far."""
-        self._state.live = True
+        """Write the traps of every probe that was added so far; `EngineState.live` is set."""
         for space in self._state.spaces():
             record = record_of(space)
             self.arm(record, [p for p in self._all(record) if p.wanted])

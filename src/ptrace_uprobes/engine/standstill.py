@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.tracee import RunState, Thread
 
-__all__ = ["ask_to_stop", "go_on", "standstill"]
+__all__ = ["ask_to_stop", "go_on", "standstill", "stoppable"]
 
 
 @contextmanager
@@ -40,6 +40,15 @@ def standstill(state: EngineState, dispatch: Callable[[int, int], None]) -> Iter
         for thread in list(state.threads.values()):
             if thread not in stood and _stands(thread):
                 go_on(thread)
+
+
+def stoppable(state: EngineState) -> list[Thread]:
+    """What runs, less those that wait for a vfork child, and the child that they wait for."""
+    return [
+        thread
+        for thread in state.running()
+        if not thread.in_vfork and not state.finishes_vfork(thread)
+    ]
 
 
 def ask_to_stop(threads: Iterable[Thread], asked: set[int]) -> None:
@@ -71,11 +80,7 @@ def _hold(
 ) -> None:
     asked: set[int] = set()
     while True:
-        moving = [
-            thread
-            for thread in state.running()
-            if not thread.in_vfork and not state.finishes_vfork(thread)
-        ]
+        moving = stoppable(state)
         if not moving:
             return
         ask_to_stop(moving, asked)
