@@ -1,11 +1,15 @@
 /* storm COUNT: calls hot() COUNT times while other threads bombard the calling one with
- * signals, SIGTRAP among them; the handler checks the RIP it interrupted. Prints its counts. */
+ * signals, SIGTRAP among them; the handler checks the RIP it interrupted. Prints its counts.
+ * A call is given a bounded number of signals: where senders have processors of their own, a
+ * traced thread would otherwise be in its handler for good, and hot() never be called. */
 #include "target.h"
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <ucontext.h>
+
+enum { SIGNALS_PER_CALL = 8, LONGEST_DELAY = 4096 };
 
 static volatile unsigned long hot_calls;
 static atomic_ulong handled[65], strange_rips;
@@ -29,8 +33,21 @@ NOINLINE void on_signal(int signal, siginfo_t *info, void *context)
 static void *bombard(void *argument)
 {
     int signal = (int)(intptr_t)argument;
+    unsigned long call = 0;
+    unsigned sent = 0, delay = (unsigned)signal;
     while (!atomic_load(&done)) {
         unsigned long before = atomic_load(&handled[signal]);
+        while (sent == SIGNALS_PER_CALL && hot_calls == call && !atomic_load(&done))
+            sched_yield();
+        if (hot_calls != call) {
+            call = hot_calls;
+            sent = 0;
+        }
+        sent++;
+        /* What is sent as soon as the last was handled would always find the handler's end. */
+        delay = delay * 1103515245u + 12345u;
+        for (volatile unsigned i = (delay >> 16) % LONGEST_DELAY; i > 0; i--)
+            ;
         pthread_kill(victim, signal);
         /* One at a time: handlers must not nest faster than they end. */
         while (atomic_load(&handled[signal]) == before && !atomic_load(&done))
