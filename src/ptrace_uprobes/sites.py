@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import time
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.arch.base import Architecture
@@ -19,6 +19,7 @@ from ptrace_uprobes.linux.process_info import CLOCK_GRAIN
 
 __all__ = ["TrapJournal", "TrapTable"]
 
+_Address = TypeVar("_Address", bound=int)
 _JOIN = 512
 """Traps closer than this are written in one go: a write costs about what copying 2 KiB does."""
 
@@ -182,6 +183,18 @@ class TrapTable:
         """As `read`, but as many bytes as are mapped."""
         return self._mask(address, self._memory.read_some(address, size))
 
+    def read_each(self, places: Iterable[tuple[int, int]]) -> dict[int, bytes]:
+        """As `read_some`, of many (address, size) at once: places that lie close are one read."""
+        sizes = dict(places)
+        found: dict[int, bytes] = {}
+        for run in _runs(sorted(sizes), _JOIN):
+            start = run[0]
+            data = self.read_some(start, max(address + sizes[address] for address in run) - start)
+            for address in run:
+                at = address - start
+                found[address] = data[at : at + sizes[address]]
+        return found
+
     def write(self, address: int, data: bytes) -> None:
         """Write program memory and keep our traps: under one, what is to be put back changes."""
         shown = bytearray(data)
@@ -215,8 +228,8 @@ class TrapTable:
         return self._sorted[low:high]
 
 
-def _runs(addresses: list[VirtAddr], join: int) -> list[list[VirtAddr]]:
-    runs: list[list[VirtAddr]] = []
+def _runs(addresses: list[_Address], join: int) -> list[list[_Address]]:
+    runs: list[list[_Address]] = []
     for address in addresses:
         if runs and address - runs[-1][-1] < join and join > 1:
             runs[-1].append(address)

@@ -47,11 +47,16 @@ class Guard:
         self._noted.clear()
         return True
 
-    def get_ready(self) -> None:
+    def get_ready(self, *, running: bool) -> None:
         """Wait for the guardian to be a process of its own, if there is one: before a thread is
-        stopped, and not while it stands still for what will be written."""
+        stopped, and not while it stands still for what will be written.
+
+        `running`: also until it leaves the processors to the threads that run now.
+        """
         if self.guardian is not None:
             self.guardian.wait_started()
+            if running:
+                self.guardian.wait_watching()
 
     def cover(self, record: SpaceRecord) -> None:
         """Before traps are written: have the ledger be told of them, and of our areas."""

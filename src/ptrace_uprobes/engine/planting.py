@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.definition.definition import Definition
 from ptrace_uprobes.engine.callee_pops import bytes_popped
+from ptrace_uprobes.engine.collector import without_collector
 from ptrace_uprobes.engine.marked import definition_at, fetchargs_at, marker_at
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.preparing import Prepared, Preparer
@@ -176,27 +177,28 @@ class Planter:
         if not record.space.processes:
             return  # it has exec'ed meanwhile, and this is nobody's memory any more
         touched: dict[int, PlacedSite] = {}
-        for probe, place, address in prepared.wanted:
-            placed = record.existing(address) or fresh.get(address)
-            if placed is None:
-                continue
-            if not self._can_fetch(record, probe, place, placed, strict=strict):
-                continue
-            if placed.plan.mechanism is Mechanism.REFUSE:
-                self._refuse(probe, place, address, placed.plan, strict=strict)
-                fresh.pop(address, None)
-                continue
-            record.planted.add(probe)
-            if not place.module.is_main:
-                record.unloadable.add(probe)
-            self._join(record, probe, place, placed)
-            touched[address] = placed
-            if fresh.pop(address, None) is not None:
-                record.sites()[record.key(address)] = placed
-                if probe.hidden:
+        with without_collector():
+            for probe, place, address in prepared.wanted:
+                placed = record.existing(address) or fresh.get(address)
+                if placed is None:
                     continue
-                name = placed.plan.mechanism.value
-                self.mechanisms[name] = self.mechanisms.get(name, 0) + 1
+                if not self._can_fetch(record, probe, place, placed, strict=strict):
+                    continue
+                if placed.plan.mechanism is Mechanism.REFUSE:
+                    self._refuse(probe, place, address, placed.plan, strict=strict)
+                    fresh.pop(address, None)
+                    continue
+                record.planted.add(probe)
+                if not place.module.is_main:
+                    record.unloadable.add(probe)
+                self._join(record, probe, place, placed)
+                touched[address] = placed
+                if fresh.pop(address, None) is not None:
+                    record.sites()[record.key(address)] = placed
+                    if probe.hidden:
+                        continue
+                    name = placed.plan.mechanism.value
+                    self.mechanisms[name] = self.mechanisms.get(name, 0) + 1
         self.arm(record, [placed for placed in touched.values() if placed.wanted])
         self.sync_semaphores(record)
 
@@ -319,7 +321,8 @@ class Planter:
             record.sites()[key] = placed
         if new:
             self._state.guard.cover(record)
-        new = [placed for placed in new if self._is_as_planned(record, placed)]
+        codes = record.traps.read_each((one.address, len(one.plan.code)) for one in new)
+        new = [one for one in new if self._is_as_planned(record, one, codes[one.address])]
         fixed, writable = self._by_writability(record, new)
         failed = record.traps.arm(fixed, joined=True) + record.traps.arm(writable, joined=False)
         for address in failed:
@@ -347,11 +350,10 @@ class Planter:
         again = [sites[key] for a in lost if (key := record.key(a)) in sites]
         self.arm(record, [placed for placed in again if placed.wanted])
 
-    def _is_as_planned(self, record: SpaceRecord, placed: PlacedSite) -> bool:
+    def _is_as_planned(self, record: SpaceRecord, placed: PlacedSite, now: bytes) -> bool:
         """Whether the instruction still is what the slot has a copy of; if not, the site is given
         up. A probe that is enabled again may have slept for long."""
         code = placed.plan.code
-        now = record.traps.read_some(placed.address, len(code))
         if now == code:
             return True
         record.sites().pop(record.key(placed.address), None)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.engine.boundaries import Boundaries
+from ptrace_uprobes.engine.collector import without_collector
 from ptrace_uprobes.engine.likeness import check_file, check_likeness
 from ptrace_uprobes.engine.lost_traps import is_before_padding
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
@@ -30,6 +31,7 @@ from ptrace_uprobes.errors import (
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 from ptrace_uprobes.probe import Probe
 from ptrace_uprobes.ssol.plan import plan
+from ptrace_uprobes.symbols.image import Image
 from ptrace_uprobes.symbols.modules import Module
 from ptrace_uprobes.symbols.resolve import Place, resolve
 
@@ -49,6 +51,8 @@ class Prepared:
     wanted: list[tuple[Probe, Place, VirtAddr]] = field(default_factory=list)
     fresh: dict[VirtAddr, PlacedSite] = field(default_factory=dict)
     """The sites that were not there before."""
+    unchanged: set[Image] = field(default_factory=set)
+    """Those whose file has been found to be what it was when its symbols were read."""
     problems: dict[Probe, UprobesError] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
@@ -56,10 +60,10 @@ class Prepared:
         """Whether everything still is as it was found, in a program that stands still and whose
         modules have been looked at anew."""
         record = self.record
-        return self.modules == [module.key for module in record.modules] and all(
-            record.traps.read_some(address, len(placed.plan.code)) == placed.plan.code
-            for address, placed in self.fresh.items()
-        )
+        if self.modules != [module.key for module in record.modules]:
+            return False
+        planned = {address: placed.plan.code for address, placed in self.fresh.items()}
+        return planned == record.traps.read_each((a, len(code)) for a, code in planned.items())
 
 
 class Preparer:
@@ -87,18 +91,21 @@ class Preparer:
         """
         modules = [module.key for module in record.modules]
         prepared = Prepared(record, probes, strict, modules)
-        for probe in probes:
-            for place in self._places(prepared, probe, only):
-                address = self._address_of(prepared, probe, place)
-                if address is not None:
-                    prepared.wanted.append((probe, place, address))
-        fresh = prepared.fresh
-        for probe, place, address in prepared.wanted:
-            if address not in fresh and record.existing(address) is None:
-                placed = self._plan_site(prepared, probe, place, address)
-                if placed is not None:
-                    fresh[address] = placed
-        self.slots.make(record, list(fresh.values()))
+        with without_collector():
+            for probe in probes:
+                for place in self._places(prepared, probe, only):
+                    address = self._address_of(prepared, probe, place)
+                    if address is not None:
+                        prepared.wanted.append((probe, place, address))
+            fresh = prepared.fresh
+            longest = record.space.architecture.max_instruction_size
+            codes = record.traps.read_each((address, longest) for _, _, address in prepared.wanted)
+            for probe, place, address in prepared.wanted:
+                if address not in fresh and record.existing(address) is None:
+                    placed = self._plan_site(prepared, probe, place, address, codes[address])
+                    if placed is not None:
+                        fresh[address] = placed
+            self.slots.make(record, list(fresh.values()))
         return prepared
 
     @staticmethod
@@ -156,15 +163,16 @@ class Preparer:
         return VirtAddr(target + place.offset) if target else None
 
     def _plan_site(
-        self, prepared: Prepared, probe: Probe, place: Place, address: VirtAddr
+        self, prepared: Prepared, probe: Probe, place: Place, address: VirtAddr, code: bytes
     ) -> PlacedSite | None:
         record = prepared.record
         architecture = record.space.architecture
-        code = record.traps.read_some(address, architecture.max_instruction_size)
         mapping = record.mapping_at(address)
         spec = probe.definition.place
         try:
-            check_file(place.module, address)
+            if place.module.image not in prepared.unchanged:
+                check_file(place.module, address)
+                prepared.unchanged.add(place.module.image)
             if mapping is not None and mapping.is_executable and not code:
                 # The memory is gone: its process ends, or execs.
                 raise TraceeGone(record.space.memory.tid)

@@ -89,7 +89,7 @@ class Regions:
 
     def call(self, record: SpaceRecord, work: Callable[[RemoteCalls], int]) -> int:
         """Run `work`, which makes no system call, with a borrowed thread's remote calls."""
-        self._state.guard.get_ready()
+        self._state.guard.get_ready(running=not self._state.frozen)
         with self._borrow(record.space) as thread:
             with self._gadget(record, thread) as gadget, self._remote(thread, gadget) as remote:
                 return work(remote)
@@ -98,7 +98,7 @@ class Regions:
         self, record: SpaceRecord, work: Callable[[RemoteCalls], int], *, past_filter: bool
     ) -> int:
         """As `call`, for system calls. Raises `RemoteCallFailed` if none may be made."""
-        self._state.guard.get_ready()
+        self._state.guard.get_ready(running=not self._state.frozen)
         with (
             self._borrow(record.space) as thread,
             may_call(thread, past_filter=past_filter) as allowed,

@@ -24,6 +24,8 @@ __all__ = ["Guardian"]
 
 _PROGRAM: Final = Path(__file__).with_name("guardian_main.py")
 _PATIENCE_MS: Final = 1000
+_START_UP: Final = 0.25
+"""Seconds that are waited at most for its interpreter, which is no condition for anything."""
 _MOMENT: Final = 0.0002
 
 
@@ -33,7 +35,16 @@ class Guardian:
     Raises OSError if the kernel lacks something, or nothing is left of it.
     """
 
-    __slots__ = ("_its_pid", "_pidfd", "_socket", "_theirs", "_tracer", "ledger", "lost")
+    __slots__ = (
+        "_its_pid",
+        "_pidfd",
+        "_socket",
+        "_spawned",
+        "_theirs",
+        "_tracer",
+        "ledger",
+        "lost",
+    )
 
     def __init__(self) -> None:
         if not sys.executable or not _PROGRAM.exists():
@@ -46,6 +57,7 @@ class Guardian:
             raise
         self._socket.setblocking(False)
         self._tracer = _pidfd(os.getpid())
+        self._spawned = 0.0
         self._its_pid = 0
         self._pidfd = -1
         self.lost: Callable[[], None] = lambda: None
@@ -64,6 +76,7 @@ class Guardian:
 
     def started(self) -> None:
         """The doorbell has it now; our copies of what is its own are closed."""
+        self._spawned = time.monotonic()
         self._theirs.close()
         if self._tracer >= 0:
             os.close(self._tracer)
@@ -73,6 +86,13 @@ class Guardian:
         """Until it is a process of its own: the doorbell, which starts it, dies with us."""
         deadline = time.monotonic() + _PATIENCE_MS / 1000
         while not self.ledger.guardian and time.monotonic() < deadline:
+            time.sleep(_MOMENT)
+
+    def wait_watching(self) -> None:
+        """Until its interpreter has started up, which takes a processor for some milliseconds; a
+        thread that stood still for us meanwhile might have to wait for that processor."""
+        deadline = self._spawned + _START_UP
+        while not self.ledger.is_watched and time.monotonic() < deadline:
             time.sleep(_MOMENT)
 
     def open(self, owner: int, pid: int, memory: int) -> Account:

@@ -19,7 +19,7 @@ import time
 
 _SOCKET, _LEDGER, _TRACER = 3, 4, 5
 _BLOCK = 512
-_GUARDIAN, _CLOSED, _NONCE = 1, 2, 3
+_GUARDIAN, _CLOSED, _NONCE, _WATCHING = 1, 2, 3, 4
 _TRAP_KIND, _AREA_KIND = 0, 1
 _LOW = (1 << 56) - 1
 _INT3 = b"\xcc"
@@ -338,6 +338,7 @@ def holds(memory: int, address: int, wanted: bytes) -> bool:
 def main() -> None:
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT):
         _signal.signal(number, _signal.SIG_IGN)
+    os.pwrite(_LEDGER, (1).to_bytes(8, "little"), 8 * _WATCHING)
     memories: dict[int, tuple[int, int]] = {}
     watch(memories)
     words = memoryview(os.pread(_LEDGER, os.fstat(_LEDGER).st_size, 0)).cast("Q")

@@ -25,6 +25,8 @@ _AREA: Final = 1 << 56
 _GUARDIAN: Final = 1
 _CLOSED: Final = 2
 _NONCE: Final = 3
+_WATCHING: Final = 4
+"""1 from when the guardian has started up."""
 _PARKED: Final = _BLOCK
 """Block 1: while a thread of the program runs what we have it run, the bytes in a word of the
 program's; else 0. Then the thread's owner, its number, the gadget, how many bytes stood there
@@ -59,6 +61,11 @@ class Ledger:
     def guardian(self) -> int:
         """The guardian's pid, once it has been started."""
         return self.words[_GUARDIAN]
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the guardian has done its work of starting up."""
+        return bool(self.words[_WATCHING])
 
     def note_guardian(self, pid: int) -> None:
         """For the process that starts it."""
