@@ -53,9 +53,7 @@ class ProbeAdder:
             if probe.pending:
                 self._check_pending(probe)
             for space in state.spaces():
-                self._patiently(
-                    space, lambda space: self._tracer.libraries.follow(record_of(space))
-                )
+                self._patiently(space, self._follow)
         except BaseException:
             probe.removed = True
             state.probes.remove(probe)
@@ -87,6 +85,16 @@ class ProbeAdder:
         prepared = planter.prepare(space, [probe])
         with self._tracer.still(space):
             planter.plant_prepared(space, [probe], prepared)
+
+    def _follow(self, space: AddressSpace) -> None:
+        libraries, record = self._tracer.libraries, record_of(space)
+        if libraries.is_watched(record):
+            libraries.follow(record)
+            return
+        # What came or went since the last look nobody has told of, and more may until there is a
+        # trap that does.
+        with self._tracer.still(space):
+            libraries.follow(record)
 
     def _patiently(self, space: AddressSpace, act: Callable[[AddressSpace], None]) -> None:
         """Do what may find the program at its end, in an exec, or busy."""

@@ -12,11 +12,14 @@ from __future__ import annotations
 import signal
 import struct
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from ptrace_uprobes.addresses import VirtAddr
 from ptrace_uprobes.engine.placed import PlacedSite, SpaceRecord
 from ptrace_uprobes.engine.planting import Planter
+from ptrace_uprobes.engine.standstill import stoppable
 from ptrace_uprobes.engine.state import EngineState, record_of
 from ptrace_uprobes.errors import MemoryFault, NoThreadToUse, UprobesError
 from ptrace_uprobes.linux import ptrace_calls
@@ -45,11 +48,15 @@ _EVENTMSG_SYSCALL_EXIT: Final = 2
 class Libraries:
     """Follows the dynamic linker on behalf of probes that are not planted yet."""
 
-    __slots__ = ("_planter", "_state", "entry_reached")
+    __slots__ = ("_hold", "_planter", "_state", "entry_reached")
 
-    def __init__(self, state: EngineState, planter: Planter) -> None:
+    def __init__(
+        self, state: EngineState, planter: Planter, hold: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """In `hold()` no thread runs."""
         self._state = state
         self._planter = planter
+        self._hold = hold
         self.entry_reached = threading.Event()
         """Set at the trap that `watch_entry` planted."""
 
@@ -64,15 +71,16 @@ class Libraries:
         self.follow(record)
 
     def follow(self, record: SpaceRecord) -> None:
-        """Have the engine told of what may give a probe its place, if any probe waits."""
+        """Have the engine told of what may give a probe its place, if any probe waits.
+
+        The program stands still, or its libraries are being watched already.
+        """
         if not any(self.may_appear_later(record, probe) for probe in self._state.probes):
             return
         watched_before = record.rendezvous is not None
         if self.watch(record):
             if not (watched_before or record.starting):
-                # It runs: what came or went since the last look, nobody has told of.
                 self._planter.write_again(record)
-                self.replant(record)
             if record.starting:
                 for thread in record.space.threads():
                     if not thread.syscall_mode:
@@ -80,6 +88,10 @@ class Libraries:
                         thread.syscall_entry = False
         elif not record.relocated:
             self._watch_main(record)
+
+    def is_watched(self, record: SpaceRecord) -> bool:
+        """Whether the engine is told of all libraries that come and go, or there can be none."""
+        return record.rendezvous is not None or not self.can_load_more(record)
 
     def _watch_main(self, record: SpaceRecord) -> None:
         """A static program relocates itself before main; its IFUNCs are known from then on."""
@@ -228,8 +240,31 @@ class Libraries:
         self._planter.arm(record, [placed for placed in sites.values() if placed.wanted])
 
     def replant(self, record: SpaceRecord) -> None:
-        """Look at what is mapped now and plant what has appeared."""
-        fresh: list[Module] | None = self._planter.look_again(record.space)
+        """Look at what is mapped now and plant what has appeared, while nobody can unmap it.
+
+        A thread that is at a trap of ours in the dynamic linker keeps others from loading and
+        unloading, but not from mapping a library's file, or unmapping it, by themselves.
+        """
+        if not self._is_moving(record):
+            self._plant_new(record, self._planter.look_again(record.space))
+            return
+        if self._state.frozen:
+            record.look_due = True  # it is being stopped: then that is done
+            return
+        fresh = self._planter.look_again(record.space)
+        if not fresh and not record.deferred:
+            return
+        with self._hold():
+            keys = {module.key for module in (*fresh, *self._planter.look_again(record.space))}
+            fresh = [module for module in record.modules if module.key in keys]
+            self._plant_new(record, fresh)
+
+    def _is_moving(self, record: SpaceRecord) -> bool:
+        return any(thread.process.space is record.space for thread in stoppable(self._state))
+
+    def _plant_new(self, record: SpaceRecord, appeared: list[Module]) -> None:
+        record.look_due = False
+        fresh: list[Module] | None = appeared
         if record.relocated and record.deferred:
             record.deferred = False
             fresh = None  # IFUNCs of modules that are not new can be resolved now

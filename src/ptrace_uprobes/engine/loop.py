@@ -60,7 +60,7 @@ class Tracer:
         self.state = state
         self.regions = Regions(state, self.borrow)
         self.planter = Planter(state, self.regions)
-        self.libraries = Libraries(state, self.planter)
+        self.libraries = Libraries(state, self.planter, lambda: standstill(state, self.dispatch))
         self.returns = Returns(self.planter)
         self.births = Births(state, self.libraries, self.regions, self.returns)
         self.orphans = Orphans(state, self.births)
@@ -351,7 +351,8 @@ class Tracer:
             yield
             return
         with standstill(self.state, self.dispatch):
-            for space in spaces or self.state.spaces():
+            due = [space for space in self.state.spaces() if record_of(space).look_due]
+            for space in {*spaces, *due} if spaces else self.state.spaces():
                 with contextlib.suppress(TraceeGone):  # it ends, or execs: that will be reported
                     self.libraries.replant(record_of(space))
             yield

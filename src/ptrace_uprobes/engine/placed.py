@@ -186,6 +186,8 @@ class SpaceRecord:
     """The dynamic linker has not finished loading the program."""
     deferred: bool = False
     """IFUNCs were met whose resolvers could not be run yet."""
+    look_due: bool = False
+    """What is mapped has changed while threads were being stopped; it is to be looked at."""
     relocated: bool = True
     """IFUNC resolvers may be run."""
     rendezvous: VirtAddr | None = None
