@@ -53,7 +53,7 @@ class ProbeAdder:
             if probe.pending:
                 self._check_pending(probe)
             for space in state.spaces():
-                self._patiently(space, self._follow)
+                self._patiently(space, lambda space: self._follow(space, probe))
         except BaseException:
             probe.removed = True
             state.probes.remove(probe)
@@ -86,8 +86,11 @@ class ProbeAdder:
         with self._tracer.still(space):
             planter.plant_prepared(space, [probe], prepared)
 
-    def _follow(self, space: AddressSpace) -> None:
+    def _follow(self, space: AddressSpace, probe: Probe) -> None:
         libraries, record = self._tracer.libraries, record_of(space)
+        # Of the others that has been asked when they were added: there may be thousands.
+        if not libraries.may_appear_later(record, probe):
+            return
         if libraries.is_watched(record):
             libraries.follow(record)
             return
