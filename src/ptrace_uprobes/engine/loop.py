@@ -60,7 +60,7 @@ class Tracer:
         self.state = state
         self.regions = Regions(state, self.borrow)
         self.planter = Planter(state, self.regions)
-        self.libraries = Libraries(state, self.planter, lambda: standstill(state, self.dispatch))
+        self.libraries = Libraries(state, self.planter, self._hold)
         self.returns = Returns(self.planter)
         self.births = Births(state, self.libraries, self.regions, self.returns)
         self.orphans = Orphans(state, self.births)
@@ -350,12 +350,25 @@ class Tracer:
         if self.state.frozen:
             yield
             return
-        with standstill(self.state, self.dispatch):
-            due = [space for space in self.state.spaces() if record_of(space).look_due]
-            for space in {*spaces, *due} if spaces else self.state.spaces():
-                with contextlib.suppress(TraceeGone):  # it ends, or execs: that will be reported
-                    self.libraries.replant(record_of(space))
+        with self._hold():
+            for space in spaces or self.state.spaces():
+                self._look_at(space)
             yield
+
+    @contextlib.contextmanager
+    def _hold(self) -> Iterator[None]:
+        with standstill(self.state, self.dispatch):
+            self._look_where_due()
+            yield
+
+    def _look_where_due(self) -> None:
+        for space in self.state.spaces():
+            if record_of(space).look_due:
+                self._look_at(space)
+
+    def _look_at(self, space: AddressSpace) -> None:
+        with contextlib.suppress(TraceeGone):  # it ends, or execs: that will be reported
+            self.libraries.replant(record_of(space))
 
     def freeze(self) -> None:
         """Stop every thread; hits on the way are served, and their threads then held."""
@@ -390,6 +403,7 @@ class Tracer:
 
     def thaw(self) -> None:
         """Let every held thread go on as it would have."""
+        self._look_where_due()
         self.state.frozen = False
         for thread in list(self.state.threads.values()):
             if thread.state is RunState.STOPPED and not thread.busy:
