@@ -314,3 +314,30 @@ def test_goroutines_return_from_stacks_that_are_moved_and_on_other_threads(mode:
     assert run.hits[spec] == report["main.probed_returns"]
     assert total & _MASK == report["main.probed_sum"] & _MASK
     assert run.missed[spec] == 0
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("-O2",),
+        ("-O2", "-Wl,-z,ibtplt"),
+        ("-O2", "-Wl,-z,now"),
+        ("-O2", "-static"),
+        ("-O2", "-m32"),
+    ],
+    ids=" ".join,
+)
+def test_one_arrival_is_two_returns_where_a_stub_without_a_name_led_on(
+    flags: tuple[str, ...],
+) -> None:
+    # GIVEN a function that ends with a jump to another, which a resolver has chosen
+    program = build_target("returns_indirect.c", *flags)
+
+    # WHEN the returns of both are probed
+    probed = run_probed([program, "50"], ["outer%return", "inner%return"])
+
+    # THEN each is reported
+    report = parse_report(probed.outcome.stdout.decode())
+    assert probed.outcome == run_plain([program, "50"])
+    assert (report["outer"], report["inner"]) == (50, 50)
+    assert probed.hits == {"outer%return": 50, "inner%return": 50}

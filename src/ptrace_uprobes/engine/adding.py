@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ptrace_uprobes.definition.definition import parse_definition
 from ptrace_uprobes.engine.in_place import is_in_place
@@ -45,6 +45,7 @@ class ProbeAdder:
         if probe.is_return:
             self._watch_nonlocal_exits()
         state.probes.append(probe)
+        added = [one for one in state.probes if one.hidden or one is probe]
         state.adding.add(probe)
         state.has_semaphores = state.has_semaphores or has_semaphore(probe)
         try:
@@ -53,7 +54,7 @@ class ProbeAdder:
             if probe.pending:
                 self._check_pending(probe)
             for space in state.spaces():
-                self._patiently(space, lambda space: self._follow(space, probe))
+                self._patiently(space, lambda space: self._follow(space, added))
         except BaseException:
             probe.removed = True
             state.probes.remove(probe)
@@ -86,10 +87,10 @@ class ProbeAdder:
         with self._tracer.still(space):
             planter.plant_prepared(space, [probe], prepared)
 
-    def _follow(self, space: AddressSpace, probe: Probe) -> None:
+    def _follow(self, space: AddressSpace, added: Sequence[Probe]) -> None:
         libraries, record = self._tracer.libraries, record_of(space)
         # Of the others that has been asked when they were added: there may be thousands.
-        if not libraries.may_appear_later(record, probe):
+        if not any(libraries.may_appear_later(record, probe) for probe in added):
             return
         if libraries.is_watched(record):
             libraries.follow(record)

@@ -67,6 +67,8 @@ class Exits:
     inside: frozenset[int]
     outside: frozenset[int]
     unknown: bool
+    unbound: frozenset[tuple[int, int]] = frozenset()
+    """Words of a linkage table, with what they hold, that lead nowhere yet: they change once."""
 
 
 # -- where calls return to
@@ -129,16 +131,18 @@ def called_directly(record: SpaceRecord, return_address: int) -> int | None:
 def reach_by_jumps(record: SpaceRecord, function: int, goal: int) -> Reach:
     """Whether a thread that entered `function` can have come to the beginning of `goal` by jumps
     alone, through other functions too."""
-    known = record.reaches.get((function, goal))
-    if known is None:
+    known: tuple[Reach, set[tuple[int, int]]] | None = record.reaches.get((function, goal))
+    if known is None or any(_word_at(record, place) != word for place, word in known[1]):
         known = record.reaches[function, goal] = _reach(record, function, goal)
-    return known
+    return known[0]
 
 
-def _reach(record: SpaceRecord, function: int, goal: int) -> Reach:
+def _reach(record: SpaceRecord, function: int, goal: int) -> tuple[Reach, set[tuple[int, int]]]:
+    """With the words that it depends on."""
     waiting, seen = [function], set()
     left = _MOST_INSTRUCTIONS
     perhaps = False
+    unbound: set[tuple[int, int]] = set()
     while waiting:
         extent = extent_of(record, waiting.pop())
         if extent is None:
@@ -154,10 +158,11 @@ def _reach(record: SpaceRecord, function: int, goal: int) -> Reach:
         left -= len(instructions)
         exits = exits_of(record, instructions, *extent)
         if goal in exits.inside or goal in exits.outside:
-            return Reach.YES
+            return Reach.YES, set()
         perhaps = perhaps or exits.unknown
+        unbound |= exits.unbound
         waiting.extend(exits.outside)
-    return Reach.PERHAPS if perhaps else Reach.NEVER
+    return Reach.PERHAPS if perhaps else Reach.NEVER, unbound
 
 
 def extent_of(record: SpaceRecord, address: int) -> tuple[int, int] | None:
@@ -172,7 +177,7 @@ def extent_of(record: SpaceRecord, address: int) -> tuple[int, int] | None:
         return begin, begin + found[0].size
     described = tables_of(module.image).extent_of(at)
     # One entry describes the whole linkage table.
-    if described is None or module.image.stub_at(at) is not None:
+    if described is None or module.image.is_stub(at):
         return address, address + _STUB_SIZE
     return described[0] + module.bias, described[1] + module.bias
 
@@ -202,6 +207,7 @@ def instructions_of(
 def exits_of(record: SpaceRecord, instructions: list[Instruction], begin: int, end: int) -> Exits:
     inside: set[int] = set()
     outside: set[int] = set()
+    unbound: set[tuple[int, int]] = set()
     unknown = False
     falls_through = False
     for one in instructions:
@@ -213,13 +219,20 @@ def exits_of(record: SpaceRecord, instructions: list[Instruction], begin: int, e
                 target = one.branch_target
                 (inside if begin <= target < end else outside).add(target)
         elif _is_indirect_jump(one) and _may_leave(record, one):
-            stored, certain = _stored_target(record, one)
-            if stored is not None:
+            place = _place_jumped_through(record, one)
+            stored = None if place is None else _word_at(record, place)
+            if place is None or stored is None:
+                unknown = True
+            elif not _is_stub(record, one.address):
                 outside.add(stored)
-            unknown = unknown or not certain
+                unknown = unknown or _is_writable(record, place)
+            elif _is_stub(record, stored):
+                unbound.add((place, stored))
+            else:
+                outside.add(stored)
     if instructions and falls_through:
         outside.add(end)
-    return Exits(frozenset(inside), frozenset(outside), unknown)
+    return Exits(frozenset(inside), frozenset(outside), unknown, frozenset(unbound))
 
 
 def _may_leave(record: SpaceRecord, jump: Instruction) -> bool:
@@ -228,28 +241,32 @@ def _may_leave(record: SpaceRecord, jump: Instruction) -> bool:
     module = record.module_at(jump.address)
     if module is None:
         return True
-    row = tables_of(module.image).row_at(module.to_elf(jump.address))
+    at = module.to_elf(jump.address)
+    if module.image.is_stub(at):
+        return True
+    row = tables_of(module.image).row_at(at)
+    if isinstance(row, str) or row.cfa_expression is not None:
+        return True
     convention = CONVENTIONS[module.image.machine]
-    at_entry = convention.sp, convention.word
-    return isinstance(row, str) or (row.cfa_register, row.cfa_offset) == at_entry
+    return (row.cfa_register, row.cfa_offset) == (convention.sp, convention.word)
 
 
-def _stored_target(record: SpaceRecord, jump: Instruction) -> tuple[int | None, bool]:
-    """Where a jump through a word of memory goes, and whether it always goes there."""
-    place = _place_jumped_through(record, jump)
-    if place is None:
-        return None, False
+def _is_stub(record: SpaceRecord, address: int) -> bool:
+    """Whether it is in a linkage table. While a stub leads back into one, to where the dynamic
+    linker is called, it has led nowhere."""
+    module = record.module_at(address)
+    return module is not None and module.image.is_stub(module.to_elf(VirtAddr(address)))
+
+
+def _word_at(record: SpaceRecord, place: int) -> int | None:
     size = record.space.architecture.word_size
     word = record.traps.read_some(place, size)
+    return int.from_bytes(word, "little") if len(word) == size else None
+
+
+def _is_writable(record: SpaceRecord, place: int) -> bool:
     mapping = record.mapping_at(place)
-    if len(word) != size or mapping is None:
-        return None, False
-    target = int.from_bytes(word, "little")
-    module = record.module_at(jump.address)
-    is_stub = module is not None and module.image.stub_at(module.to_elf(jump.address)) is not None
-    # A linkage table's word changes once: while it leads back into the table, it has led nowhere.
-    is_bound = is_stub and not 0 <= target - jump.address < _STUB_SIZE
-    return target, is_bound or not mapping.is_writable
+    return mapping is None or mapping.is_writable
 
 
 def _place_jumped_through(record: SpaceRecord, jump: Instruction) -> int | None:
@@ -265,7 +282,7 @@ def _place_jumped_through(record: SpaceRecord, jump: Instruction) -> int | None:
     if encoding.modrm != _BY_EBX or module is None:
         return None
     table = module.image.global_offset_table
-    if table is None or module.image.stub_at(module.to_elf(jump.address)) is None:
+    if table is None or not _is_stub(record, jump.address):
         return None
     return module.bias + table + jump.displacement & architecture.mask
 

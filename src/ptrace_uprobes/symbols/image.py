@@ -29,7 +29,7 @@ from ptrace_uprobes.symbols.headers import (
     read_headers,
     read_interpreter,
 )
-from ptrace_uprobes.symbols.linkage import global_offset_table, stub_names
+from ptrace_uprobes.symbols.linkage import global_offset_table, linkage_tables, stub_names
 from ptrace_uprobes.symbols.markers import Marker, read_markers
 from ptrace_uprobes.symbols.ranges import Ranges
 from ptrace_uprobes.symbols.resolvers import resolvers_of
@@ -355,6 +355,14 @@ class Image:
         if at & 15 and names.get(at - 8) == name:
             at -= 8
         return name, address - at
+
+    def is_stub(self, address: ElfAddr) -> bool:
+        """Whether a linkage table is there, whose stubs need not have names."""
+        return any(address in table for table in self._linkage_tables)
+
+    @functools.cached_property
+    def _linkage_tables(self) -> tuple[range, ...]:
+        return linkage_tables(self._headers)
 
     @functools.cached_property
     def call_frames(self) -> CallFrames:

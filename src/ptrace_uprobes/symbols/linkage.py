@@ -14,7 +14,7 @@ from ptrace_uprobes.errors import UnreadableElf
 from ptrace_uprobes.symbols.headers import PT_LOAD, Headers
 from ptrace_uprobes.symbols.source import Source
 
-__all__ = ["global_offset_table", "stub_names"]
+__all__ = ["global_offset_table", "linkage_tables", "stub_names"]
 
 _X86_64: Final = 62
 _I386: Final = 3
@@ -64,6 +64,13 @@ def stub_names(source: Source, headers: Headers) -> dict[int, str]:
                 for part in range(0, size, 8):
                     names[address + at + part] = name
     return names
+
+
+def linkage_tables(headers: Headers) -> tuple[range, ...]:
+    """Where stubs are, in the file's addresses: also those without a name, whose function the
+    dynamic linker has an IFUNC resolver choose (R_X86_64_IRELATIVE)."""
+    sections = [headers.section(name) for name in _SECTIONS]
+    return tuple(range(one.address, one.address + one.size) for one in sections if one is not None)
 
 
 def global_offset_table(source: Source, headers: Headers) -> int | None:
