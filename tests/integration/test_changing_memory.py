@@ -12,8 +12,10 @@ import pytest
 
 import ptrace_uprobes as pu
 from ptrace_uprobes import errors
+from ptrace_uprobes.linux.maps import read_maps
 from ptrace_uprobes.symbols.resolve import resolve
 from tests.support.build import build_target
+from tests.support.elf_tools import functions
 from tests.support.probed import run_plain
 from tests.support.procfs import altered_text, status_fields
 from tests.support.target import Target, start_target
@@ -185,3 +187,25 @@ def test_a_library_whose_file_is_written_to_is_refused_or_probed_right(
         assert status_fields(target.pid)["TracerPid"] == "0"
         target.go()
         assert target.finish().status == 6
+
+
+def test_code_that_other_programs_share_is_not_written_to(plugin: Path) -> None:
+    # GIVEN a program that has a library's file mapped shared, and may write to it
+    before = plugin.read_bytes()
+    (work,) = [one for name, one in functions(plugin).items() if name == "plugin_work"]
+    with start_target(build_target("shares_text.c"), str(plugin)) as target:
+        (text,) = [
+            one for one in read_maps(target.pid) if one.path == str(plugin) and not one.is_private
+        ]
+        with pu.attach(target.pid) as engine:
+            # WHEN a function in it is to be probed
+            for spec in (f"{text.start + work.address:#x}", "libplugin:plugin_work"):
+                with pytest.raises(errors.BadAddress, match=r"shared \(MAP_SHARED\)"):
+                    engine.probe(spec)
+            engine.start()
+            assert plugin.read_bytes() == before
+        target.go()
+        ended = target.finish()
+    # THEN it is refused, and the file is as it was
+    assert ended.status == 7
+    assert plugin.read_bytes() == before

@@ -418,3 +418,25 @@ def test_generated_code_is_refused_with_the_reason(tmp_path: Path) -> None:
         assert_let_go(target)
         target.go()
         assert target.finish().status == _STATUS
+
+
+@pytest.mark.parametrize("most", range(1, 8))
+def test_where_too_many_processes_run_one_line_says_so(most: int, open_folder: Path) -> None:
+    # GIVEN a user who may have few processes and threads, all of them together
+    user = ("setpriv", "--reuid=64321", "--regid=64321", "--clear-groups")
+    readable = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+    _python_or_skip((*user, *readable))
+    wrapper = (*user, *readable, "prlimit", f"--nproc={most}")
+
+    # WHEN a command is probed
+    result, hits = _count(open_folder, wrapper, _program(open_folder), "plain", "50")
+
+    # THEN that is refused in a line, or works with what is left said
+    if result.status == _STATUS:
+        assert (result.stdout, hits) == (_OUTPUT, 50)
+    else:
+        assert result.status == 1
+    assert most > 2 or result.status == 1
+    told = [line for line in result.stderr.splitlines() if "ulimit -u" in line]
+    assert told == result.stderr.splitlines()
+    assert len(told) == (result.status == 1) or "no guardian" in told[0]

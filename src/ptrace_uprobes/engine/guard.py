@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.linux.guardian import Guardian
 from ptrace_uprobes.linux.ledger import Account
+from ptrace_uprobes.linux.threads import SEE_LIMITS
 from ptrace_uprobes.tracee import AddressSpace
 
 __all__ = ["Guard"]
@@ -53,10 +54,24 @@ class Guard:
 
         `running`: also until it leaves the processors to the threads that run now.
         """
-        if self.guardian is not None:
-            self.guardian.wait_started()
-            if running:
-                self.guardian.wait_watching()
+        guardian = self._started()
+        if guardian is not None and running:
+            guardian.wait_watching()
+
+    def _started(self) -> Guardian | None:
+        """The guardian, as a process of its own; one that cannot be started is given up."""
+        guardian = self.guardian
+        if guardian is None:
+            return None
+        guardian.wait_started()
+        if guardian.failed:
+            self.guardian = None
+            guardian.end()
+            self._warn_once(
+                f"no guardian: no process can be started ({SEE_LIMITS}); should this be killed, "
+                "its traps stay behind"
+            )
+        return self.guardian
 
     def cover(self, record: SpaceRecord) -> None:
         """Before traps are written: have the ledger be told of them, and of our areas."""
@@ -81,9 +96,11 @@ class Guard:
                 "traps stay behind"
             )
             return None
-        self.guardian.wait_started()
+        guardian = self._started()
+        if guardian is None:
+            return None
         pid = next(iter(space.processes)).pid
-        account = self.guardian.open(space.serial, pid, space.memory.descriptor)
+        account = guardian.open(space.serial, pid, space.memory.descriptor)
         self._accounts[space.serial] = account
         space.on_gone = lambda: self._close(space.serial)
         return account

@@ -178,6 +178,12 @@ class Preparer:
                 raise TraceeGone(record.space.memory.tid)
             if mapping is None or not mapping.is_executable:
                 raise BadAddress(address, "it is not in executable memory")
+            if not mapping.is_private:
+                raise BadAddress(
+                    address,
+                    "its memory is shared (MAP_SHARED): a trap there would be in "
+                    f"{mapping.path or 'other processes'}, and in every program that uses it",
+                )
             # What an IFUNC leads to may be in another module.
             if place.module.contains(address):
                 self.boundaries.check(record, place.module, address, place.symbol)

@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from ptrace_uprobes.engine.loop import Tracer
 from ptrace_uprobes.engine.state import EngineState, record_of
 from ptrace_uprobes.errors import EngineStopped, UsageError
+from ptrace_uprobes.linux import threads
 from ptrace_uprobes.linux.child import kill_quietly, spawn_doorbell
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 
@@ -72,8 +73,8 @@ class TracingThread:
                 ready.set_result(None)
 
         self._calls.append(begin)
+        threads.start(self._thread)
         _running.add(self)
-        self._thread.start()
         ready.result()
 
     def is_current(self) -> bool:
@@ -176,12 +177,15 @@ class TracingThread:
                 self._rescue()
         if self.is_forked:
             return
-        self.tracer.hits.close()
-        self._state.guard.end()
-        self._silence_doorbell()
-        self._ended.set()
-        _running.discard(self)
-        self._run_calls_after_the_end()
+        try:
+            self.tracer.hits.close()
+            self._state.guard.end()
+            self._silence_doorbell()
+        finally:
+            # Whatever fails, others wait for this.
+            self._ended.set()
+            _running.discard(self)
+            self._run_calls_after_the_end()
 
     def _run_orphans(self) -> None:
         """What the last processes left behind: let go of, or followed as they would have been."""

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ptrace_uprobes.linux.guardian import Guardian
+from ptrace_uprobes.linux.threads import SEE_LIMITS
 
 __all__ = ["PausedChild", "kill_quietly", "spawn_doorbell", "spawn_paused"]
 
 _libc = ctypes.PyDLL(None, use_errno=True)
-for _name in ("read", "write", "execve", "_exit", "pause", "signal", "prctl", "setsid", "fork"):
+for _name in ("read", "write", "signal"):
     getattr(_libc, _name).restype = ctypes.c_long
 _libc.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
 _libc.syscall.restype = ctypes.c_long
@@ -49,7 +50,10 @@ def _fork() -> int:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
+        try:
+            return os.fork()
+        except BlockingIOError as error:
+            raise OSError(error.errno, f"no process can be started: {SEE_LIMITS}") from None
 
 
 class PausedChild:
@@ -195,6 +199,8 @@ class _Exec:
         if pid:
             if pid > 0:
                 self._guardian.ledger.note_guardian(pid)
+            else:
+                self._guardian.ledger.note_no_guardian()
             return
         libc.setsid()
         libc.chdir(b"/")  # holds no file system

@@ -85,8 +85,13 @@ class Guardian:
     def wait_started(self) -> None:
         """Until it is a process of its own: the doorbell, which starts it, dies with us."""
         deadline = time.monotonic() + _PATIENCE_MS / 1000
-        while not self.ledger.guardian and time.monotonic() < deadline:
+        while not (self.ledger.guardian or self.failed) and time.monotonic() < deadline:
             time.sleep(_MOMENT)
+
+    @property
+    def failed(self) -> bool:
+        """It could not be started: there are too many processes."""
+        return self.ledger.has_no_guardian
 
     def wait_watching(self) -> None:
         """Until its interpreter has started up, which takes a processor for some milliseconds; a

@@ -25,6 +25,8 @@ _AREA: Final = 1 << 56
 _GUARDIAN: Final = 1
 _CLOSED: Final = 2
 _NONCE: Final = 3
+_NOT_STARTED: Final = 5
+"""1 if no process could be made for it."""
 _WATCHING: Final = 4
 """1 from when the guardian has started up."""
 _PARKED: Final = _BLOCK
@@ -61,6 +63,15 @@ class Ledger:
     def guardian(self) -> int:
         """The guardian's pid, once it has been started."""
         return self.words[_GUARDIAN]
+
+    def note_no_guardian(self) -> None:
+        """For the process that could not start it."""
+        self.words[_NOT_STARTED] = 1
+
+    @property
+    def has_no_guardian(self) -> bool:
+        """Whether it could not be started."""
+        return bool(self.words[_NOT_STARTED])
 
     @property
     def is_watched(self) -> bool:
