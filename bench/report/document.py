@@ -78,6 +78,7 @@ def _machine(results: Results) -> str:
         ("mitigations", "; ".join(f"{name}: {text}" for name, text in weak.items()) or "none"),
         ("load average at the end", str(known["load"])),
         ("measured by", f"{known['user']}, {results.taken[:10]}"),
+        ("commit measured", results.commit or "not known"),
         ("tools", "; ".join(versions)),
     ]
     return "## The machine\n\n" + table(("", ""), rows)

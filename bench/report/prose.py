@@ -18,8 +18,8 @@ __all__ = [
     "what_remains",
 ]
 
-NOT_HIT = """Real programs with up to a thousand probes on functions that the run never reaches, beside the same
-run without any; the output is the same. What probes cost that are not hit is memory: the pages that
+NOT_HIT = """Real programs with up to a thousand probes on functions that the run does not reach, or once, beside the
+same run without any; the output is the same. What probes cost that are not hit is memory: the pages that
 hold traps are the process's own copies."""
 WHOLE_JOBS = """`malloc` counted in real programs, from the start of the command to its end: the start of Python and
 the planting are in it, which is nearly all of it in a short job. Each count equals the kernel's own."""
@@ -77,7 +77,7 @@ def _user_space(results: Results) -> list[str]:
     if count is None or handler is None:
         return []
     text = (
-        f"**What pure user space costs.** A hit that is counted takes {times(count.median)},"
+        f"**What pure user space costs.** At `endbr64` a hit that is counted takes {times(count.median)},"
         f" {interval(count.ratio)} times the C loop; with an empty Python handler"
         f" {times(handler.median)}, {interval(handler.ratio)} times."
     )
@@ -224,15 +224,17 @@ def standing_still(points: Sequence[Entry]) -> str:
     return (
         f"A thread sleeps {times(slept)} between two looks at its clock and notices only what goes beyond"
         f" that, so it may have stood still up to {times(slept)} longer than told. The longest of all runs:"
-        f" {listed}. No growth is fitted: where someone else takes the CPU all threads are late together,"
-        " and no power of their number describes that."
+        f" {listed}. What attach and detach have beyond neither is the tool's own. One part rises with the"
+        " number of threads, each of which is stopped; another does not: one of them maps memory for us,"
+        " beside a guardian that starts up. So no one power of that number is fitted."
     )
 
 
 def anatomy(results: Results) -> str:
     return (
-        "Each layer is measured as what it adds to the one before, in the same rounds; the shares are of the"
-        " whole. A layer whose interval reaches below zero is lost in the noise."
+        "At `nop`, by itself: the ratios above are of other runs. Each layer is measured as what it adds to"
+        " the one before, in the same rounds; the shares are of the whole. A layer whose interval reaches"
+        " below zero is lost in the noise."
     )
 
 
@@ -242,5 +244,5 @@ def what_remains(results: Results) -> str:
 - The stop itself: trap, two context switches and the tracer's wait. It goes only with the stop, by
   patching a jump to code that records the hit inside of the program. That is not built yet.
 - On two CPUs the wake-ups across them dominate. `--colocate on` puts both sides on one.
-- No headline says it: what a probe costs depends on the instruction under it more than on the tool. The
-  table by instruction is the result."""
+- What the kernel's probe costs depends on the instruction under it, by a factor of twenty and more; what
+  ours costs hardly does. The table by instruction is the result."""

@@ -56,6 +56,8 @@ class Results:
 
     path: Path
     taken: str
+    commit: str
+    """Of the code that was measured; empty if the file does not tell."""
     quick: bool
     interrupted: bool
     """It is not whole: Ctrl-C ended it."""
@@ -168,6 +170,7 @@ def _results(path: Path, data: object) -> Results:
     return Results(
         path=path,
         taken=_text(top, "datetime", "the file"),
+        commit=_commit(top.get("commit_info")),
         quick=bool(_has(top, "quick", "the file")),
         interrupted=bool(top.get("interrupted", False)),
         machine=machine,
@@ -175,6 +178,13 @@ def _results(path: Path, data: object) -> Results:
         absent=tuple(map(_absent, _list(top, "not_measured"))),
         figures=tuple(map(_figure, _list(top, "figures"))),
     )
+
+
+def _commit(told: object) -> str:
+    """What pytest-benchmark says of the repository, which need not be there."""
+    if not isinstance(told, dict) or not isinstance(told.get("id"), str):
+        return ""
+    return f"{told['id'][:12]}, changed" if told.get("dirty") else str(told["id"])[:12]
 
 
 def _entry(found: object) -> Entry:

@@ -21,7 +21,7 @@ def _entry(group: str, contestant: str, seconds: float, **facts: object) -> Entr
 
 
 def _results(*entries: Entry, absent: tuple[dict[str, str], ...] = ()) -> Results:
-    return Results(Path("results.json"), "2026-11-27", False, False, {}, entries, absent, ())
+    return Results(Path("results.json"), "2026-11-27", "", False, False, {}, entries, absent, ())
 
 
 def test_a_long_title_is_not_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

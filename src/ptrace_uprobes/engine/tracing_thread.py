@@ -135,7 +135,7 @@ class TracingThread:
             while not self._ended.wait(_LOOK_AGAIN):
                 self.ring()
 
-        threading.Thread(target=watch, name="ptrace-uprobes-watch", daemon=True).start()
+        threads.start(threading.Thread(target=watch, name="ptrace-uprobes-watch", daemon=True))
 
     @property
     def ended(self) -> bool:
