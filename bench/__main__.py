@@ -59,13 +59,19 @@ def _measure(arguments: list[str], results: Path, taken: Path) -> int:
     try:
         shutil.copyfile(taken, results)
     except OSError as error:
+        results.unlink(missing_ok=True)  # a part of it
         kept = Path(tempfile.gettempdir()) / f"ptrace-uprobes-bench-{results.name}"
         shutil.copyfile(taken, kept)
+        _report(kept)
         return _fail(f"cannot write {results}: {error.strerror}; the results are in {kept}")
-    report = [sys.executable, "-m", "bench.report", str(results)]
-    # Also of a run with failures: it says what is missing.
-    written = _wait([*report, "--output", str(results.with_suffix(""))])
+    written = _report(results)
     return status or written
+
+
+def _report(results: Path) -> int:
+    """Beside the results, also of a run with failures: it says what is missing."""
+    command = [sys.executable, "-m", "bench.report", str(results)]
+    return _wait([*command, "--output", str(results.with_suffix(""))])
 
 
 def _fail(why: str) -> int:

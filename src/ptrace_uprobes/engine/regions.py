@@ -46,6 +46,9 @@ _SMALLEST: Final = 16 * PAGE
 _MOST_DOUBLINGS: Final = 6
 """Each region is twice as large as those before it: who plants one by one does not know how many
 are to come."""
+_WORKERS_OF_THE_KERNEL: Final = "iou-wrk-", "iou-sqp-"
+"""Threads of io_uring's: they block all signals, and execute nothing of the program's
+(io_uring/io-wq.c, io_uring/sqpoll.c)."""
 _MOST_TRIED: Final = 16
 """Places for one region; another thread of the program may have mapped something there."""
 
@@ -354,9 +357,12 @@ class Regions:
 
 def _blocks_traps(tid: int) -> bool:
     try:
-        return bool(read_status(tid).blocked >> (signal.SIGTRAP - 1) & 1)
+        status = read_status(tid)
     except NoSuchProcess:
         return False
+    if status.name.startswith(_WORKERS_OF_THE_KERNEL):
+        return False
+    return bool(status.blocked >> (signal.SIGTRAP - 1) & 1)
 
 
 def _used(record: SpaceRecord) -> list[tuple[int, int]]:
