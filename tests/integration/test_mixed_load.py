@@ -6,6 +6,7 @@ import atexit
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -302,3 +303,19 @@ def test_a_child_with_a_trap_that_its_parent_has_lost_while_it_forked_goes_on(
         hits = kept.hits
         wait_until("the family goes on", lambda: kept.hits > hits + 10)
         member.noise()
+
+
+def test_a_program_that_is_killed_while_a_thread_of_it_execs_is_known_to_have_ended() -> None:
+    for turn in range(40):
+        # GIVEN a program whose threads exec, one after the other
+        with _member("thread-execs") as member:
+            with pu.attach(member.pid, follow_forks=True) as engine:
+                engine.probe("work")
+                engine.start()
+                member.open()
+                # WHEN it is killed, at some moment of that
+                time.sleep(turn * 0.0007)
+                os.kill(member.pid, signal.SIGKILL)
+                member.killed()
+                # THEN nobody waits for a thread that has become another
+                wait_until("it is known to have ended", lambda: not engine.running, 10)

@@ -79,12 +79,19 @@ class Births:
     def on_end(self, thread: Thread, status: int) -> None:
         """The thread has exited or was killed."""
         state = self._state
-        leader = thread.tid == thread.process.pid
-        space = thread.process.space
+        process = thread.process
+        leader = thread.tid == process.pid
+        space = process.space
         self._returns.thread_ended(thread)
         state.forget_thread(thread)
         if leader:
-            state.note_exit(thread.process.pid, status)
+            state.note_exit(process.pid, status)
+            # Its end is reported after all others' (kernel/exit.c, delay_group_leader). One that
+            # is left was in an exec, has taken the leader's number, and was killed before the
+            # exec was reported: nobody will tell of it under its own.
+            for other in list(process.threads.values()):
+                self._returns.thread_ended(other)
+                state.forget_thread(other)
         if not space.processes and space.extra is not None:
             self._returns.space_ended(space.extra)
 
