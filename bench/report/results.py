@@ -184,7 +184,8 @@ def _commit(told: object) -> str:
     """What pytest-benchmark says of the repository, which need not be there."""
     if not isinstance(told, dict) or not isinstance(told.get("id"), str):
         return ""
-    return f"{told['id'][:12]}, changed" if told.get("dirty") else str(told["id"])[:12]
+    commit: str = told["id"][:12]
+    return f"{commit}, changed" if told.get("dirty") else commit
 
 
 def _entry(found: object) -> Entry:

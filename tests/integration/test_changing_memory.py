@@ -192,7 +192,7 @@ def test_a_library_whose_file_is_written_to_is_refused_or_probed_right(
 def test_code_that_other_programs_share_is_not_written_to(plugin: Path) -> None:
     # GIVEN a program that has a library's file mapped shared, and may write to it
     before = plugin.read_bytes()
-    (work,) = [one for name, one in functions(plugin).items() if name == "plugin_work"]
+    work = functions(plugin)["plugin_work"]
     with start_target(build_target("shares_text.c"), str(plugin)) as target:
         (text,) = [
             one for one in read_maps(target.pid) if one.path == str(plugin) and not one.is_private

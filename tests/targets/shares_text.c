@@ -1,5 +1,5 @@
 /* shares_text FILE: has FILE mapped to be executed and written to, shared with every other program
- * that maps it. Prints where, waits, and ends with 7. */
+ * that maps it. Waits, and ends with 7. */
 #include "target.h"
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -10,8 +10,6 @@ int main(int argc, char **argv)
     void *text = mmap(NULL, 16384, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_SHARED, file, 0);
     if (text == MAP_FAILED)
         return 2;
-    printf("text %lu\n", (unsigned long)text);
-    fflush(stdout);
     say_ready();
     wait_go();
     return 7;

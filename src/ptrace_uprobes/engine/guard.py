@@ -31,12 +31,13 @@ class Guard:
         try:
             self.guardian = Guardian()
         except OSError as error:
-            self._warn_once(
-                f"no guardian: {error}; should this process be killed, its traps stay behind"
-            )
+            self._say_none(str(error))
             return None
         self.guardian.lost = lambda: None  # told of by SIGCHLD as well
         return self.guardian
+
+    def _say_none(self, why: str) -> None:
+        self._warn_once(f"no guardian: {why}; should this process be killed, its traps stay behind")
 
     def needs_another(self) -> bool:
         """Whether the guardian has ended before us; it is given up then."""
@@ -67,10 +68,7 @@ class Guard:
         if guardian.failed:
             self.guardian = None
             guardian.end()
-            self._warn_once(
-                f"no guardian: no process can be started ({SEE_LIMITS}); should this be killed, "
-                "its traps stay behind"
-            )
+            self._say_none(f"no process can be started ({SEE_LIMITS})")
         return self.guardian
 
     def cover(self, record: SpaceRecord) -> None:
@@ -91,10 +89,7 @@ class Guard:
         if self.guardian is None or not space.processes:
             return None
         if not space.memory.by_file:
-            self._warn_once(
-                "no guardian: /proc/PID/mem does not serve; should this process be killed, its "
-                "traps stay behind"
-            )
+            self._say_none("/proc/PID/mem does not serve")
             return None
         guardian = self._started()
         if guardian is None:

@@ -169,6 +169,7 @@ class Planter:
             record.slots.forget_sites(list(prepared.fresh))
         self.plant(space, probes, strict=True)
 
+    @without_collector()
     def _place(self, prepared: Prepared) -> None:
         record, fresh, strict = prepared.record, prepared.fresh, prepared.strict
         self.problems.update(prepared.problems)
@@ -177,28 +178,27 @@ class Planter:
         if not record.space.processes:
             return  # it has exec'ed meanwhile, and this is nobody's memory any more
         touched: dict[int, PlacedSite] = {}
-        with without_collector():
-            for probe, place, address in prepared.wanted:
-                placed = record.existing(address) or fresh.get(address)
-                if placed is None:
+        for probe, place, address in prepared.wanted:
+            placed = record.existing(address) or fresh.get(address)
+            if placed is None:
+                continue
+            if not self._can_fetch(record, probe, place, placed, strict=strict):
+                continue
+            if placed.plan.mechanism is Mechanism.REFUSE:
+                self._refuse(probe, place, address, placed.plan, strict=strict)
+                fresh.pop(address, None)
+                continue
+            record.planted.add(probe)
+            if not place.module.is_main:
+                record.unloadable.add(probe)
+            self._join(record, probe, place, placed)
+            touched[address] = placed
+            if fresh.pop(address, None) is not None:
+                record.sites()[record.key(address)] = placed
+                if probe.hidden:
                     continue
-                if not self._can_fetch(record, probe, place, placed, strict=strict):
-                    continue
-                if placed.plan.mechanism is Mechanism.REFUSE:
-                    self._refuse(probe, place, address, placed.plan, strict=strict)
-                    fresh.pop(address, None)
-                    continue
-                record.planted.add(probe)
-                if not place.module.is_main:
-                    record.unloadable.add(probe)
-                self._join(record, probe, place, placed)
-                touched[address] = placed
-                if fresh.pop(address, None) is not None:
-                    record.sites()[record.key(address)] = placed
-                    if probe.hidden:
-                        continue
-                    name = placed.plan.mechanism.value
-                    self.mechanisms[name] = self.mechanisms.get(name, 0) + 1
+                name = placed.plan.mechanism.value
+                self.mechanisms[name] = self.mechanisms.get(name, 0) + 1
         self.arm(record, [placed for placed in touched.values() if placed.wanted])
         self.sync_semaphores(record)
 

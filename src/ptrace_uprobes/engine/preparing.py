@@ -77,6 +77,7 @@ class Preparer:
         self.boundaries = Boundaries()
         self.slots = SlotWriter(regions, state.warn_once)
 
+    @without_collector()
     def prepare(
         self,
         record: SpaceRecord,
@@ -91,21 +92,21 @@ class Preparer:
         """
         modules = [module.key for module in record.modules]
         prepared = Prepared(record, probes, strict, modules)
-        with without_collector():
-            for probe in probes:
-                for place in self._places(prepared, probe, only):
-                    address = self._address_of(prepared, probe, place)
-                    if address is not None:
-                        prepared.wanted.append((probe, place, address))
-            fresh = prepared.fresh
-            longest = record.space.architecture.max_instruction_size
-            codes = record.traps.read_each((address, longest) for _, _, address in prepared.wanted)
-            for probe, place, address in prepared.wanted:
-                if address not in fresh and record.existing(address) is None:
-                    placed = self._plan_site(prepared, probe, place, address, codes[address])
-                    if placed is not None:
-                        fresh[address] = placed
-            self.slots.make(record, list(fresh.values()))
+        for probe in probes:
+            for place in self._places(prepared, probe, only):
+                address = self._address_of(prepared, probe, place)
+                if address is not None:
+                    prepared.wanted.append((probe, place, address))
+        fresh = prepared.fresh
+        longest = record.space.architecture.max_instruction_size
+        missing = [one for one in prepared.wanted if record.existing(one[2]) is None]
+        codes = record.traps.read_each((address, longest) for _, _, address in missing)
+        for probe, place, address in missing:
+            if address not in fresh:
+                placed = self._plan_site(prepared, probe, place, address, codes[address])
+                if placed is not None:
+                    fresh[address] = placed
+        self.slots.make(record, list(fresh.values()))
         return prepared
 
     @staticmethod

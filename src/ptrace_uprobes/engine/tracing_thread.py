@@ -73,8 +73,12 @@ class TracingThread:
                 ready.set_result(None)
 
         self._calls.append(begin)
-        threads.start(self._thread)
         _running.add(self)
+        try:
+            threads.start(self._thread)
+        except OSError:
+            _running.discard(self)
+            raise
         ready.result()
 
     def is_current(self) -> bool:
