@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.build import build_target
-from tests.support.doomed import UNHARMED, altered, assert_whole_again, kill_many
+from tests.support.doomed import (
+    UNHARMED,
+    altered,
+    assert_whole_again,
+    kill_many,
+    kill_one_of_aloof_threads,
+)
 from tests.support.procfs import status_fields, wait_until
 from tests.support.target import start_target
 from tests.support.thirty_two import FIXED, build_32
@@ -32,6 +38,12 @@ def test_a_32_bit_program_under_load_survives_the_kill_of_its_tracer(started: Tr
 
 def test_it_survives_a_kill_while_its_traps_are_written(started: Tracers) -> None:
     kill_many(started, build_32("doomed.c"), 2, most=0.2, planted=False)
+
+
+def test_threads_that_block_all_signals_take_the_last_resort_away_for_a_moment_only(
+    started: Tracers,
+) -> None:
+    kill_one_of_aloof_threads(started, build_32("doomed.c"))
 
 
 @pytest.mark.soak

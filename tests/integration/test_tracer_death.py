@@ -19,6 +19,7 @@ from tests.support.doomed import (
     altered,
     assert_whole_again,
     kill_many,
+    kill_one_of_aloof_threads,
 )
 from tests.support.procfs import (
     descendants,
@@ -177,6 +178,12 @@ def test_where_sigtrap_is_the_programs_own_that_is_said_and_the_guardian_restore
         stderr.seek(0)
         # Twice: the tracer that was only to read the symbols said it as well.
         assert 1 <= stderr.read().count("no safety net") <= 2
+
+
+def test_threads_that_block_all_signals_take_the_last_resort_away_for_a_moment_only(
+    started: Tracers,
+) -> None:
+    kill_one_of_aloof_threads(started, build_target("doomed.c"))
 
 
 def test_where_seccomp_forbids_it_that_is_said_and_the_guardian_restores() -> None:

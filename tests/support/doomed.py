@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,14 @@ from tests.support.procfs import (
 from tests.support.target import Target, start_target
 from tests.support.tracers import Tracers
 
-__all__ = ["UNHARMED", "altered", "assert_whole_again", "kill_many", "kill_one"]
+__all__ = [
+    "UNHARMED",
+    "altered",
+    "assert_whole_again",
+    "kill_many",
+    "kill_one",
+    "kill_one_of_aloof_threads",
+]
 
 UNHARMED = {"worked": 1, "wrong": 0}
 THOUSAND = ("hot_*", "libc:strtoul", "libc:strlen", "libc:memset")
@@ -62,3 +70,24 @@ def kill_many(
         except (AssertionError, TimeoutError, EOFError) as error:
             raise AssertionError(f"kill {number + 1} of {times}, seed {seed}: {error}") from error
     sys.stdout.write(f"{times} of {times} kills survived, seed {seed}\n")
+
+
+def kill_one_of_aloof_threads(started: Tracers, program: Path) -> None:
+    """Threads that block all signals have hit: the kernel has unblocked SIGTRAP in each, and has
+    made its action the default. Soon a kill of the tracer harms nobody all the same."""
+    with start_target(program, "4", "aloof") as target:
+        tracer = started.start(target.pid, THOUSAND)
+        workers = set(thread_ids(target.pid)) - {target.pid}
+        assert len(workers) == 4
+        for tid in workers:
+            wait_until("it has hit", lambda tid=tid: not _has_trap(tid, "SigBlk"))  # type: ignore[misc]
+        wait_until("the last resort is back", lambda: _has_trap(target.pid, "SigCgt"))
+        started.kill(tracer)
+        assert_whole_again(target)
+        ended = target.finish()
+    assert ended.report == UNHARMED
+    assert ended.events == ("exited 0",)
+
+
+def _has_trap(tid: int, field: str) -> bool:
+    return bool(int(status_fields(tid)[field], 16) >> (signal.SIGTRAP - 1) & 1)

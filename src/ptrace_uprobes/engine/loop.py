@@ -70,7 +70,7 @@ class Tracer:
             post,
             limit_reached,
             self.returns,
-            TrapHandlers(self.regions),
+            TrapHandlers(state, self.regions),
             OtherMode(state, self.planter),
         )
         self._on_ring = on_ring
@@ -103,6 +103,7 @@ class Tracer:
             if state.burst >= FAIR_BURST:
                 state.burst = 0
                 self._look_at_others()
+                self.hits.trap_handlers.watch()
             if state.max_hits and state.total_hits >= state.max_hits:
                 self._on_ring()  # at once, not when the doorbell gets a CPU
 

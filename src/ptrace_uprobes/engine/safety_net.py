@@ -65,6 +65,10 @@ class SafetyNet:
         head = memory.read_some(self.head, self._word_size)
         return int.from_bytes(head, "little") if len(head) == self._word_size else None
 
+    def hang_again(self, remote: RemoteCalls, memory: ProcessMemory) -> None:
+        """Where SIG_DFL stands in its place by now; what the program has put there stays."""
+        _put_in(self.resort, remote, memory, self.start, self.scratch)
+
     def take_down(self, remote: RemoteCalls, memory: ProcessMemory) -> None:
         """Give the program its former action back, unless it has another one by now."""
         memory.write(self.scratch, self.former)
@@ -93,20 +97,35 @@ def spread(
     memory.write(start, resort.assemble(start, node))
     number = resort.architecture.system_calls.rt_sigaction
     size = len(resort.default_action)
-    action = start + resort.action
     if status.ignores(signal.SIGTRAP) or status.catches(signal.SIGTRAP):
         # Only a look: the program's own is not to be missing for a moment.
         remote.syscall(number, signal.SIGTRAP, 0, scratch, _SIGSET_SIZE)
         if not _is_default(memory.read(scratch, size), resort, memory):
             return None
-    remote.syscall(number, signal.SIGTRAP, action, scratch, _SIGSET_SIZE)
-    former = memory.read(scratch, size)
-    if not _is_default(former, resort, memory):
-        remote.syscall(number, signal.SIGTRAP, scratch, 0, _SIGSET_SIZE)
+    former = _put_in(resort, remote, memory, start, scratch)
+    if former is None:
         return None
     if resort.handler_of(former):
         former = resort.default_action
     return SafetyNet(resort, start, scratch, former)
+
+
+def _put_in(
+    resort: LastResort,
+    remote: RemoteCalls,
+    memory: ProcessMemory,
+    start: VirtAddr,
+    scratch: VirtAddr,
+) -> bytes | None:
+    """Make it the action for SIGTRAP; gives the former one, or None if that is the program's own,
+    which is back then."""
+    number = resort.architecture.system_calls.rt_sigaction
+    remote.syscall(number, signal.SIGTRAP, start + resort.action, scratch, _SIGSET_SIZE)
+    former = memory.read(scratch, len(resort.default_action))
+    if _is_default(former, resort, memory):
+        return former
+    remote.syscall(number, signal.SIGTRAP, scratch, 0, _SIGSET_SIZE)
+    return None
 
 
 def _is_default(action: bytes, resort: LastResort, memory: ProcessMemory) -> bool:

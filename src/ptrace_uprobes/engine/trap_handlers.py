@@ -4,15 +4,23 @@ A trap's SIGTRAP is forced: where it is blocked, as in the handler of an earlier
 unblocks it and puts the default action in the handler's place (kernel/signal.c,
 force_sig_info_to_task). So what the handler is is asked before the program enters it, and at hits
 from then on, for as long as the signal is found to be blocked, all is put back.
+
+The last resort (`engine.safety_net`) goes the same way where a thread hits that blocks SIGTRAP, as
+threads do that leave all signals to others. That it is gone is looked for now and then, and a
+thread at a hit puts it back: one in a system call would have to be interrupted.
 """
 
 from __future__ import annotations
 
 import signal
+import time
+from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 from ptrace_uprobes.engine.placed import PlacedSite, Reentry, SpaceRecord
 from ptrace_uprobes.engine.regions import Regions
+from ptrace_uprobes.engine.state import EngineState
 from ptrace_uprobes.errors import MemoryFault, NoSuchProcess, RemoteCallFailed
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.process_info import read_status
@@ -23,15 +31,55 @@ __all__ = ["TrapHandlers"]
 
 _SIGSET_SIZE: Final = 8
 _TRAP_BIT: Final = 1 << (signal.SIGTRAP - 1)
+_LAST_RESORT: Final = b""
+"""As `Thread.trap_action`: what is to be put back is the last resort."""
+_WATCH_SECONDS: Final = 0.1
+_WATCHED_AT_ONCE: Final = 4
+"""Address spaces: each costs a read of /proc/PID/status, some 30 us."""
 
 
 class TrapHandlers:
     """Watches threads while they are in such a handler; costs others nothing."""
 
-    __slots__ = ("_regions",)
+    __slots__ = ("_regions", "_state", "_turn", "_watch_at")
 
-    def __init__(self, regions: Regions) -> None:
+    def __init__(self, state: EngineState, regions: Regions) -> None:
+        self._state = state
         self._regions = regions
+        self._watch_at = 0.0
+        self._turn = 0
+
+    def watch(self) -> None:
+        """Between hits: find last resorts that are gone."""
+        now = time.monotonic()
+        if now < self._watch_at:
+            return
+        self._watch_at = now + _WATCH_SECONDS
+        spaces = self._state.spaces()
+        if self._turn >= len(spaces):
+            self._turn = 0
+        for space in islice(spaces, self._turn, self._turn + _WATCHED_AT_ONCE):
+            if self._has_lost_net(space.extra):
+                for thread in space.threads():
+                    if thread.trap_action is None:
+                        self._watch_hits(space.extra, thread)
+                        thread.trap_action = _LAST_RESORT
+        self._turn += _WATCHED_AT_ONCE
+
+    @staticmethod
+    def _has_lost_net(record: SpaceRecord | None) -> bool:
+        """Where it can be put back; the program may have put SIG_DFL there itself."""
+        if record is None or record.net is None or not record.sites():
+            return False
+        thread = record.space.any_thread()
+        if thread is None or any(one.in_vfork for one in record.space.threads()):
+            return False  # the child's actions are its own
+        try:
+            status = read_status(thread.tid)
+        except NoSuchProcess:
+            return False
+        taken = status.catches(signal.SIGTRAP) or status.ignores(signal.SIGTRAP)
+        return not (taken or status.seccomp)  # as in `entering`
 
     def entering(self, thread: Thread) -> None:
         """The thread is about to be given a SIGTRAP of the program's own."""
@@ -55,18 +103,19 @@ class TrapHandlers:
         except (NoSuchProcess, RemoteCallFailed, MemoryFault):
             return
         if thread.trap_action is None and record.sites():
-            placed = next(iter(record.sites().values()))
-            thread.reentries.insert(0, _every_hit_counts(placed))
+            self._watch_hits(record, thread)
         thread.trap_action = action
 
     def mend(self, thread: Thread) -> None:
         """The thread has hit after that: undo what the kernel did to let it."""
         record: SpaceRecord = thread.process.space.extra
+        if thread.trap_action == _LAST_RESORT:
+            self._put_net_back(record)
+            return
         status = read_status(thread.tid)
         if status.catches(signal.SIGTRAP):
             # It was not blocked, so the handler has been left.
-            thread.trap_action = None
-            thread.reentries = [r for r in thread.reentries if r.registers]
+            self._leave(thread)
             return
         try:
             self._call(record, thread, thread.trap_action)
@@ -74,6 +123,32 @@ class TrapHandlers:
             return
         mask = ptrace_calls.get_signal_mask(thread.tid)
         ptrace_calls.set_signal_mask(thread.tid, mask | _TRAP_BIT)
+
+    def _put_net_back(self, record: SpaceRecord) -> None:
+        for thread in record.space.threads():
+            if thread.trap_action == _LAST_RESORT:
+                self._leave(thread)
+        net = record.net
+        if net is None or not self._has_lost_net(record):
+            return
+
+        def work(remote: RemoteCalls) -> int:
+            net.hang_again(remote, record.space.memory)
+            return 0
+
+        with suppress(RemoteCallFailed, MemoryFault):  # it is missed at the next look
+            self._regions.call(record, work)
+
+    @staticmethod
+    def _watch_hits(record: SpaceRecord, thread: Thread) -> None:
+        """Have `mend` called at its next one."""
+        placed = next(iter(record.sites().values()))
+        thread.reentries.insert(0, _every_hit_counts(placed))
+
+    @staticmethod
+    def _leave(thread: Thread) -> None:
+        thread.trap_action = None
+        thread.reentries = [r for r in thread.reentries if r.registers]
 
     def _call(self, record: SpaceRecord, thread: Thread, action: bytes | None) -> bytes:
         """What the action is, or has been made."""
