@@ -80,14 +80,12 @@ def _fail(why: str) -> int:
 
 
 def _wait(command: list[str]) -> int:
-    """Its exit status. A Ctrl-C is for it too: it cleans up, and is waited for."""
-    process = subprocess.Popen(command, cwd=_HERE.parent)
-    signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            pass
+    """Its exit status. It is told of what is to end us, cleans up, and is waited for; in a session
+    of its own, so that a Ctrl-C does not come twice."""
+    process = subprocess.Popen(command, cwd=_HERE.parent, start_new_session=True)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: process.send_signal(signal.SIGINT))
+    return process.wait()
 
 
 if __name__ == "__main__":

@@ -65,6 +65,25 @@ def _without_a_second_cpu() -> list[dict[str, str]]:
     return [{"name": what, "group": "", "reason": "we may run on one CPU only"}]
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where nothing could be measured pytest-benchmark writes nothing: what is missing, and why,
+    is a result all the same."""
+    config = session.config
+    benchmarks = config._benchmarksession  # type: ignore[attr-defined]  # it has no other name
+    if benchmarks.benchmarks or not benchmarks.json or not (_absent or _figures):
+        return
+    facts = {
+        "config": config,
+        "benchmarks": [],
+        "include_data": True,
+        "machine_info": benchmarks.get_machine_info(),
+        "commit_info": config.hook.pytest_benchmark_generate_commit_info(config=config),
+    }
+    results = config.hook.pytest_benchmark_generate_json(**facts)
+    pytest_benchmark_update_json(config, [], results)
+    benchmarks.save_json(results)
+
+
 def pytest_keyboard_interrupt() -> None:
     """What was measured is kept, and the report says that it is not all."""
     global _interrupted

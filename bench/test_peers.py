@@ -14,7 +14,7 @@ import pytest
 
 from bench.contest import Measurement, Plan, run_contest
 from bench.contestants.contestant import Contestant
-from bench.contestants.from_pypi import frida, libdebug, python_ptrace
+from bench.contestants.from_pypi import frida, frida_returns, libdebug, python_ptrace
 from bench.contestants.gdb import Gdb, GdbserverTracepoint
 from bench.contestants.kernel_fronts import Bpftrace, PerfStat, PerfTrace
 from bench.contestants.kernel_uprobe import TracefsUprobe
@@ -54,11 +54,18 @@ _CONTESTANTS: tuple[Contestant, ...] = (
     PerfTrace(),
     *UNAVAILABLE,
 )
-_RETURNS: tuple[Contestant, ...] = (
+_RETURNS_IN_QUICK: tuple[Contestant, ...] = (
     Ours("return"),
     TracefsUprobe("r"),
     Bpftrace("uretprobe"),
     Ltrace(),
+    frida_returns[1],
+)
+_RETURNS: tuple[Contestant, ...] = (
+    *_RETURNS_IN_QUICK,
+    Gdb("finish"),
+    frida_returns[0],
+    Uftrace(),
 )
 _PLACEMENTS = {place.name: place for place in placements()}
 
@@ -86,7 +93,8 @@ def _contest(
 def _names(contestants: tuple[Contestant, ...]) -> list[object]:
     return [
         pytest.param(
-            each.name, marks=[] if each in (*_IN_QUICK, *_RETURNS) else [pytest.mark.full_only]
+            each.name,
+            marks=[] if each in (*_IN_QUICK, *_RETURNS_IN_QUICK) else [pytest.mark.full_only],
         )
         for each in contestants
     ]

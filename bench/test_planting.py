@@ -1,8 +1,9 @@
-"""What planting costs: per site as their number grows, and functions of libc beside bpftrace.
+"""What planting costs before a program begins: functions of libc, beside bpftrace.
 
-bpftrace attaches the kernel's uprobes. Both commands are timed from their start until main()
-of the program that they launch is reached, with every probe in place. The program uses a copy of
-libc, so that nobody else runs into the kernel's probes. Tool and program share one CPU.
+test_scaling_planting.py has what it costs in a running process. bpftrace attaches the kernel's
+uprobes. Both commands are timed from their start until main() of the program that they launch is
+reached, with every probe in place. The program uses a copy of libc, so that nobody else runs into
+the kernel's probes. Tool and program share one CPU.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,69 +26,20 @@ from typing import NoReturn
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from tests.support.build import build_target
-from tests.support.target import start_target
 
-import ptrace_uprobes as pu
 from bench.contest import WIDE
 from bench.contestants.contestant import ROOT, NotMeasured
 from bench.contestants.kernel_uprobe import define, tracefs
 from bench.interval import median_with_interval
 from bench.job import one_cpu
-from bench.made_programs import many_functions
 from bench.program import library_of, on_cpu
 from bench.replay import CLOCK, replay
 
 pytestmark = pytest.mark.benchmark(timer=CLOCK, group="planting")
 
 _HERE = Path(__file__).resolve().parent
-_SIZES = (1_000, 3_000, 10_000)
-_QUICK_SIZES = (1_000, 10_000)
-_ACTIONS = ("plant", "detach")
 _PLACE = one_cpu()
 _PLACED = {"placement": _PLACE.name, "cpus": [_PLACE.tracer, _PLACE.tracee]}
-
-
-@functools.cache
-def _plantings(count: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds to plant `count` sites in a running process, and to take them out again."""
-    took: dict[str, list[float]] = {action: [] for action in _ACTIONS}
-    for _ in range(rounds):
-        with on_cpu(_PLACE.tracer), start_target(many_functions(count)) as target:
-            engine = pu.attach(target.pid)
-            start = time.perf_counter()
-            probe = engine.probe("f[0-9]*")
-            engine.start()  # writes the traps
-            planted = time.perf_counter()
-            engine.stop()
-            end = time.perf_counter()
-            assert len(probe.sites) == count
-            assert target.finish().status == 5
-        took["plant"].append(planted - start)
-        took["detach"].append(end - planted)
-    return took
-
-
-@pytest.mark.parametrize("action", _ACTIONS)
-@pytest.mark.parametrize(
-    "sites",
-    [
-        pytest.param(size, marks=[] if size in _QUICK_SIZES else [pytest.mark.full_only])
-        for size in _SIZES
-    ],
-)
-def test_sites(sites: int, action: str, benchmark: BenchmarkFixture, quick: bool) -> None:
-    durations = _plantings(sites, 3 if quick else 7)[action]
-    benchmark.group = f"{action}: many sites in a running process"
-    replay(
-        benchmark,
-        durations,
-        kind="planting",
-        contestant="ptrace_uprobes",
-        action=action,
-        sites=sites,
-        seconds_per_site=statistics.median(durations) / sites,
-        **_PLACED,
-    )
 
 
 _OURS = "ptrace_uprobes"

@@ -139,13 +139,14 @@ def test_speed(
     )
     if series != _HITTING:
         return
+    hitting = "1 thread hits" if threads == 1 else f"{threads} threads hit"
     for beside in (_BLOCKED, _UNPROBED):
         # The time per step without, by that with: the share of its speed that is left.
         kept = curve.ratio(beside, threads, _HITTING, threads)
         assert kept is not None
         figure(
             group="bystander",
-            name=f"speed while {threads} threads hit, to: {beside}",
+            name=f"speed while {hitting}, to: {beside}",
             value=kept.median,
             unit="share",
             low=kept.low,

@@ -12,7 +12,7 @@ from bench.contestants.contestant import Command, Contestant, NotMeasured
 from bench.contestants.environments import installed_version, python_with
 from bench.job import Job, Task
 
-__all__ = ["FromPypi", "frida", "libdebug", "python_ptrace"]
+__all__ = ["FromPypi", "frida", "frida_returns", "libdebug", "python_ptrace"]
 
 _INSIDE = Path(__file__).resolve().parent / "inside"
 
@@ -29,8 +29,10 @@ class FromPypi(Contestant):
         stops_per_hit: float,
         first_calls: int = 300,
         entries_only: bool = False,
+        tasks: tuple[Task, ...] = Contestant.tasks,
     ) -> None:
         self.name = name
+        self.tasks = tasks
         self.stops_per_hit = stops_per_hit
         self.first_calls = first_calls
         self.entries_only = entries_only
@@ -90,23 +92,23 @@ python_ptrace = FromPypi(
     "python_ptrace_count.py",
     stops_per_hit=2.0,
 )
-frida = (
-    FromPypi(
-        "Frida, JavaScript",
+
+
+def _frida(name: str, kind: str, *tasks: Task) -> FromPypi:
+    return FromPypi(
+        f"Frida, {name}",
         "frida",
         "frida_count.py",
-        "js",
+        kind,
         stops_per_hit=0.0,
         first_calls=20_000,
         entries_only=True,
-    ),
-    FromPypi(
-        "Frida, C callback",
-        "frida",
-        "frida_count.py",
-        "c",
-        stops_per_hit=0.0,
-        first_calls=20_000,
-        entries_only=True,
-    ),
+        tasks=tasks or FromPypi.tasks,
+    )
+
+
+frida = _frida("JavaScript", "js"), _frida("C callback", "c")
+frida_returns = (
+    _frida("JavaScript onLeave", "js-leave", Task.COUNT),
+    _frida("C callback onLeave", "c-leave", Task.COUNT),
 )

@@ -31,6 +31,23 @@ print("hits", probe.hits)
 print("sum", probe.total)
 end
 """
+# What is to be done at a return; FinishBreakpoint(internal=True) announces nothing.
+_FINISH = """
+python
+class Return(gdb.FinishBreakpoint):
+    def stop(self):
+        probe.hits += 1
+        return False
+class Count(gdb.Breakpoint):
+    hits = 0
+    def stop(self):
+        Return(gdb.newest_frame(), internal=True)
+        return False
+probe = Count("*{address:#x}")
+gdb.execute("run")
+print("hits", probe.hits)
+end
+"""
 _COMMANDS = """
 set $n = 0
 set $total = 0
@@ -57,6 +74,7 @@ run
 
 _WAYS = {
     "python": ("gdb, Python Breakpoint.stop", _PYTHON),
+    "finish": ("gdb, Python FinishBreakpoint", _FINISH),
     "commands": ("gdb, commands silent/continue", _COMMANDS),
     "ignore": ("gdb, ignore count", _IGNORE),
     "dprintf": ("gdb, dprintf", _DPRINTF),
@@ -70,7 +88,7 @@ class Gdb(ProgramContestant):
     def __init__(self, way: str) -> None:
         self.name, self._script = _WAYS[way]
         self._way = way
-        if way == "ignore":
+        if way in ("ignore", "finish"):
             self.tasks = (Task.COUNT,)
 
     def command(self, job: Job, target: Sequence[str], folder: Path) -> Command:

@@ -12,7 +12,7 @@ from bench.interval import Estimate
 from bench.report import plots, prose
 from bench.report.promises import promises
 from bench.report.results import Entry, Results
-from bench.report.text import costs, interval, table, times
+from bench.report.text import costs, interval, number_of, table, times
 
 __all__ = ["write_report"]
 
@@ -308,7 +308,7 @@ def _group(name: str, entries: list[Entry]) -> str:
             times(entry.median),
             interval(entry.ratio, entry.disturbed),
             "; ".join(
-                f"{entry.facts[what]:,} {what}"
+                number_of(entry.facts[what], what)
                 for what in ("sites", "hits")
                 if isinstance(entry.facts.get(what), int)
             ),

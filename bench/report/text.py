@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from bench.interval import Estimate
 from bench.report.results import Entry
 
-__all__ = ["costs", "interval", "table", "times"]
+__all__ = ["costs", "interval", "number_of", "table", "times"]
 
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 
@@ -19,6 +19,11 @@ def times(seconds: float) -> str:
             number = seconds / size
             return f"{number:.{2 if abs(number) < 10 else 1 if abs(number) < 100 else 0}f} {unit}"
     raise AssertionError("nanoseconds take all")
+
+
+def number_of(count: int, things: str) -> str:
+    """`things` is their plural, ending in s."""
+    return f"{count:,} {things.removesuffix('s') if count == 1 else things}"
 
 
 def interval(estimate: Estimate | None, disturbed: bool = False) -> str:

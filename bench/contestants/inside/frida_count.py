@@ -1,6 +1,7 @@
 """Runs with Frida in its own environment: KIND ADDRESS READS PROGRAM [ARGUMENT...].
 
-KIND: `js`, a JavaScript function; `c`, a function compiled by CModule.
+KIND: `js`, a JavaScript function; `c`, a function compiled by CModule; each with `-leave` where
+what is counted are the returns.
 """
 
 import sys
@@ -12,18 +13,22 @@ kind, address, reads, *argv = sys.argv[1:]
 SCRIPT = """
 const site = ptr('%(address)s'), reads = %(reads)s;
 let hits = 0, sum = 0, report = () => [hits, sum];
-if ('%(kind)s' === 'c') {
+const [kind, leave] = '%(kind)s'.split('-');
+const event = leave ? 'onLeave' : 'onEnter';
+if (kind === 'c') {
   const counter = Memory.alloc(16);
   const code = new CModule(`
     #include <gum/guminterceptor.h>
     extern volatile gint64 counter[2];
-    void onEnter(GumInvocationContext *ic) {
+    void ${event}(GumInvocationContext *ic) {
       counter[0]++;
       ${reads ? 'counter[1] += (gint64) gum_invocation_context_get_nth_argument(ic, 0);' : ''}
     }`, { counter });
-  Interceptor.attach(site, { onEnter: code.onEnter });
+  Interceptor.attach(site, { [event]: code[event] });
   report = () => [Number(counter.readS64()), Number(counter.add(8).readS64())];
   globalThis.kept = code;
+} else if (leave) {
+  Interceptor.attach(site, { onLeave() { hits++; } });
 } else if (reads) {
   Interceptor.attach(site, function (args) { hits++; sum += args[0].toUInt32(); });
 } else {
@@ -31,8 +36,8 @@ if ('%(kind)s' === 'c') {
 }
 // The program's last words, while it is still there to be asked.
 let told = false;
-const leave = Module.findGlobalExportByName('exit');
-Interceptor.attach(leave, { onEnter() {
+const exit = Module.findGlobalExportByName('exit');
+Interceptor.attach(exit, { onEnter() {
   if (told) return;
   told = true;
   send(report());
