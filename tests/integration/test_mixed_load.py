@@ -25,7 +25,9 @@ from ptrace_uprobes.symbols.modules import Module
 from ptrace_uprobes.tracee import AddressSpace
 from tests.soak.leaks import Leaks
 from tests.soak.member import PLUGIN, Member
+from tests.support.build import build_target
 from tests.support.procfs import altered_text, process_state, wait_until
+from tests.support.target import start_target
 
 _WALL = 0x40000000
 
@@ -85,6 +87,38 @@ def test_a_sigcont_is_not_lost_on_a_stop_that_we_held_back(mechanism: str) -> No
         _attach_probe_let_go(member, 15, mechanism)
         member.noise()
     # THEN it still runs: `noise` has waited for it to do something
+
+
+@pytest.mark.parametrize("mechanism", ["auto", "step"])
+def test_a_thread_that_is_held_just_behind_a_trap_is_at_its_hit_before_calls_are_made_in_it(
+    mechanism: str,
+) -> None:
+    # GIVEN a program that hits all the time
+    calls = 3_000
+    with (
+        start_target(build_target("hot_loop.c"), str(calls)) as target,
+        pu.attach(target.pid, mechanism=mechanism) as engine,
+    ):
+        probe = engine.probe("hot")
+        engine.start()
+        record = record_of(engine._state.processes[target.pid].space)
+
+        def call() -> int:
+            with engine._tracer.still():
+                return engine._tracer.regions.call(record, lambda remote: remote.syscall(39))
+
+        target.go()
+        made = 0
+        # WHEN it is made to stand still again and again, and calls are made in it then
+        while probe.hits < calls - 1_000:
+            assert engine._thread.call(call) == target.pid
+            made += 1
+        ended = target.finish()
+        wait_until("its end is seen", lambda: not engine.running)
+    # THEN each hit was one
+    assert made
+    assert (ended.status, ended.report["hot"]) == (0, calls)
+    assert (probe.hits, probe.missed) == (calls, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTRAP, signal.SIGSTOP])

@@ -45,6 +45,7 @@ _WORDS: Final = (
     *("phase", "stop", "moving", "calling", "unexpected", "strange_rips", "wrong", "random"),
     *("work", "own_work", "on_signal", "faulting", "plugin_work", "announced", "doomed"),
     *("forks", "execs", "threads", "signals", "crashes", "kills", "loads"),
+    "unexpected_status",  # a child's, as a shell has it, times 1000, plus what it should have been
 )
 _OFFSETS: Final = {name: 8 * number for number, name in enumerate(_WORDS)}
 _SILENT, _NOISE, _OPEN = 0, 1, 2
@@ -97,7 +98,7 @@ class Member:
 
     def counts(self) -> Mapping[str, int]:
         """All of its counts. Exact if no call is going on."""
-        return {name: self.word(name) for name in _WORDS[4:]}
+        return {name: self.word(name) for name in _WORDS[4:-1]}
 
     def open(self) -> None:
         """Let it call what may be probed."""
@@ -159,7 +160,8 @@ class Member:
         """It has seen no wrong result, exit status or register itself."""
         for name in ("unexpected", "strange_rips", "wrong"):
             if count := self.word(name):
-                raise Wrong(f"{self!r} counted {count} of {name!r}")
+                status = self.word("unexpected_status")
+                raise Wrong(f"{self!r} counted {count} of {name!r}, a child's status {status}")
 
     def end(self) -> None:
         """Have it end by itself, with all that it should say then."""

@@ -27,6 +27,7 @@ static struct {
     atomic_ulong phase, stop, moving, calling, unexpected, strange_rips, wrong, random;
     atomic_ulong work, own_work, on_signal, faulting, plugin_work, announced, doomed;
     atomic_ulong forks, execs, threads, signals, crashes, kills, loads;
+    atomic_ulong unexpected_status;
 } *shared;
 
 static char *self, *kind, *file;
@@ -125,8 +126,10 @@ static void expect(pid_t child, int code)
     while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
     }
     int seen = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    if (seen != code)
+    if (seen != code) {
         atomic_fetch_add(&shared->unexpected, 1);
+        atomic_store(&shared->unexpected_status, seen * 1000 + code);
+    }
 }
 
 static void *brief(void *count)

@@ -247,7 +247,10 @@ class Tracer:
         what is run in it would take the signal for its own end."""
         if not ptrace_calls.has_queued_trap(thread.tid):
             return False
+        stopped, thread.in_group_stop = thread.in_group_stop, False
         thread.resume()
+        if stopped:
+            thread.recheck_stop = True  # it was run out of that; an interrupt brings it back
         return True
 
     def _on_group_stop(self, thread: Thread) -> None:
@@ -306,7 +309,11 @@ class Tracer:
             # Each time: what was reported instead of our interrupt may be a hit that holds it.
             held = next((thread for thread in space.threads() if self.usable(thread)), None)
             if held is not None:
-                return held, True
+                if held.busy or not self._let_trap_come(held):
+                    return held, True
+                # Interrupted just behind a trap, where all had to stand still.
+                self.dispatch(held.tid, state.wait_for(held.tid))
+                continue
             choices = [
                 thread
                 for thread in space.threads()
@@ -328,20 +335,18 @@ class Tracer:
                 self.serve_pending()
                 continue
             decoded = decode_status(status)
-            if decoded.kind is StopKind.GROUP_STOP:
-                thread.interrupted = False
-                thread.in_group_stop = True
-            elif decoded.kind is StopKind.EVENT_STOP and not thread.new and not thread.after_exec:
-                thread.interrupted = False
-                thread.state = RunState.STOPPED
-                if self._let_step_end(thread) or self._let_trap_come(thread):
-                    self.dispatch(thread.tid, state.wait_for(thread.tid))
-                    continue
-                restart_interrupted_wait(thread)
-            else:
+            stops = decoded.kind is StopKind.EVENT_STOP and not thread.new and not thread.after_exec
+            if not stops and decoded.kind is not StopKind.GROUP_STOP:
                 self.dispatch(thread.tid, status)
                 continue
+            thread.interrupted = False
             thread.state = RunState.STOPPED
+            thread.in_group_stop = not stops
+            if (stops and self._let_step_end(thread)) or self._let_trap_come(thread):
+                self.dispatch(thread.tid, state.wait_for(thread.tid))
+                continue
+            if stops:
+                restart_interrupted_wait(thread)
             thread.stop_event = 0
             return thread, False
 
