@@ -92,7 +92,7 @@ def _user_space(results: Results) -> list[str]:
     if two is not None:
         text += (
             " Where the scheduler puts tracer and tracee matters more than any of that: on two CPUs the"
-            f" same hit takes {times(two.median)}, for each side has to be woken on the other."
+            f" same hit takes {times(two.median)}, for the program has to be woken from the other."
         )
     return [text]
 
@@ -167,7 +167,8 @@ def _why_so_much(results: Results) -> str:
         text += (
             f" On two CPUs libdebug takes {interval(found)} times what ours does, and"
             f" {interval(best.ratio)} times what the C loop does: there the wake-ups across CPUs are nearly"
-            " all of a stop, and one stop cannot be much less than half of two."
+            " all of a stop, and ours saves one of the two, for the tracer waits awake for a moment"
+            " ([decisions/0010](decisions/0010-awake-for-a-moment.md))."
         )
     return text
 
@@ -243,6 +244,8 @@ def what_remains(results: Results) -> str:
 
 - The stop itself: trap, two context switches and the tracer's wait. It goes only with the stop, by
   patching a jump to code that records the hit inside of the program. That is not built yet.
-- On two CPUs the wake-ups across them dominate. `--colocate on` puts both sides on one.
+- On two CPUs waking the other side dominates. The tracer's own wake-up is saved where a CPU is to
+  spare ([decisions/0010](decisions/0010-awake-for-a-moment.md)), the program's cannot be: `--colocate on` puts
+  both sides on one.
 - What the kernel's probe costs depends on the instruction under it, by a factor of twenty and more; what
   ours costs hardly does. The table by instruction is the result."""

@@ -1,4 +1,5 @@
-/* The hit path in C: what `counting.serve_in_python` does, line for line. See there.
+/* The hit path in C: what `counting.serve_in_python` does, line for line. See there. And it waits
+ * awake for a moment (docs/decisions/0010-awake-for-a-moment.md).
  *
  * It works on the same Python objects, so that either can be used at any time; what it saves is
  * the interpreter's share of a hit and ctypes' share of each ptrace call. The interpreter lock is
@@ -72,9 +73,9 @@ static long nanoseconds(void)
     return now.tv_sec * 1000000000L + now.tv_nsec;
 }
 
-/* As waitid(2), but awake for the first moments: where the tracee has a CPU of its own, and there is
- * one more, the next hit is nearer than a sleeper's wake-up. Where that was in vain (they share a CPU,
- * or hits are rare) it is not tried at the next 1, 2, 4 ... waits. */
+/* As waitid(2), but awake for the first moments: where the tracee has a CPU of its own the next hit
+ * is nearer than a sleeper's wake-up. Where that was in vain (they share a CPU, or hits are rare) it
+ * is not tried at the next 1, 2, 4 ... waits. */
 static int wait_for_any(siginfo_t *seen, int may_stay_awake)
 {
     static _Thread_local unsigned to_skip, skipped_last;
