@@ -440,3 +440,15 @@ def test_where_too_many_processes_run_one_line_says_so(most: int, open_folder: P
     told = [line for line in result.stderr.splitlines() if "ulimit -u" in line]
     assert told == result.stderr.splitlines()
     assert len(told) == (result.status == 1) or "no guardian" in told[0]
+
+
+@pytest.mark.parametrize("most", [6, 8, 12, 24])
+def test_where_too_few_files_may_be_open_one_line_says_so(most: int, open_folder: Path) -> None:
+    wrapper = ("prlimit", f"--nofile={most}:")
+    result, hits = _count(open_folder, wrapper, _program(open_folder), "plain", "50")
+    if result.status == _STATUS:
+        assert (result.stdout, hits) == (_OUTPUT, 50)
+    else:
+        assert result.status == 1
+        assert "error: " in result.stderr.splitlines()[-1]
+    assert all("ulimit -n" in line for line in result.stderr.splitlines())

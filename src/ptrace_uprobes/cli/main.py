@@ -15,6 +15,7 @@ from ptrace_uprobes.cli.options import Options
 from ptrace_uprobes.cli.record import record
 from ptrace_uprobes.cli.stop_signals import StopRequested, StopSignals
 from ptrace_uprobes.errors import UprobesError
+from ptrace_uprobes.linux.limits import reason
 
 __all__ = ["main"]
 
@@ -60,7 +61,7 @@ def _run(arguments: Sequence[str]) -> int:
     except OSError as error:
         # The system's, not the user's doing, but a line tells more than a traceback: no
         # descriptors left, no memory.
-        error_line(str(error), hasten=_was_asked_to_end(signals))
+        error_line(reason(error), hasten=_was_asked_to_end(signals))
         return _FAILED
 
 

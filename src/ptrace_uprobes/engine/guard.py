@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.linux.guardian import Guardian
 from ptrace_uprobes.linux.ledger import Account
-from ptrace_uprobes.linux.threads import SEE_LIMITS
+from ptrace_uprobes.linux.limits import SEE_DESCRIPTORS, SEE_LIMITS, reason
 from ptrace_uprobes.tracee import AddressSpace
 
 __all__ = ["Guard"]
@@ -31,7 +31,7 @@ class Guard:
         try:
             self.guardian = Guardian()
         except OSError as error:
-            self._say_none(str(error))
+            self._say_none(reason(error))
             return None
         self.guardian.lost = lambda: None  # told of by SIGCHLD as well
         return self.guardian
@@ -43,11 +43,14 @@ class Guard:
         """Whether the guardian has ended before us; it is given up then."""
         if self.guardian is None or self.guardian.is_alive:
             return False
+        began = self.guardian.has_begun
         self.guardian.end()
         self.guardian = None
         self._accounts.clear()
         self._noted.clear()
-        return True
+        if not began:
+            self._say_none(f"its interpreter does not start ({SEE_DESCRIPTORS})")
+        return began
 
     def get_ready(self, *, running: bool) -> None:
         """Wait for the guardian to be a process of its own, if there is one: before a thread is
@@ -89,7 +92,10 @@ class Guard:
         if self.guardian is None or not space.processes:
             return None
         if not space.memory.by_file:
-            self._say_none("/proc/PID/mem does not serve")
+            self._say_none(
+                "/proc/PID/mem cannot be kept open (it is forbidden, or there are too few file"
+                f" descriptors: {SEE_DESCRIPTORS})"
+            )
             return None
         guardian = self._started()
         if guardian is None:

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from ptrace_uprobes.engine.loop import Tracer
 from ptrace_uprobes.engine.state import EngineState, record_of
 from ptrace_uprobes.errors import EngineStopped, UsageError
-from ptrace_uprobes.linux import threads
+from ptrace_uprobes.linux import limits
 from ptrace_uprobes.linux.child import kill_quietly, spawn_doorbell
 from ptrace_uprobes.linux.ptrace_calls import TraceeGone
 
@@ -75,7 +75,7 @@ class TracingThread:
         self._calls.append(begin)
         _running.add(self)
         try:
-            threads.start(self._thread)
+            limits.start(self._thread)
         except OSError:
             _running.discard(self)
             raise
@@ -139,7 +139,7 @@ class TracingThread:
             while not self._ended.wait(_LOOK_AGAIN):
                 self.ring()
 
-        threads.start(threading.Thread(target=watch, name="ptrace-uprobes-watch", daemon=True))
+        limits.start(threading.Thread(target=watch, name="ptrace-uprobes-watch", daemon=True))
 
     @property
     def ended(self) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ptrace_uprobes.linux.guardian import Guardian
-from ptrace_uprobes.linux.threads import SEE_LIMITS
+from ptrace_uprobes.linux.limits import SEE_LIMITS
 
 __all__ = ["PausedChild", "kill_quietly", "spawn_doorbell", "spawn_paused"]
 

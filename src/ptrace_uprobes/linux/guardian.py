@@ -100,6 +100,11 @@ class Guardian:
         while not self.ledger.is_watched and time.monotonic() < deadline:
             time.sleep(_MOMENT)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether its interpreter has started up."""
+        return self.ledger.is_watched
+
     def open(self, owner: int, pid: int, memory: int) -> Account:
         """An account for an address space whose /proc/PID/mem is `memory`."""
         self._tell(owner, pid, memory)

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Final
 
 from ptrace_uprobes.errors import OutputError
-from ptrace_uprobes.linux import threads
+from ptrace_uprobes.linux import limits
 
 __all__ = ["Sink"]
 
@@ -101,7 +101,7 @@ class Sink:
     def flush_regularly(self) -> None:
         """From now on no line waits for the next one. Starts a thread: after the last fork."""
         if self._limit:
-            threads.start(self._flusher)
+            limits.start(self._flusher)
 
     def write(self, text: str) -> None:
         """Whole lines, each with its end."""

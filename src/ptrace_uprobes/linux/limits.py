@@ -1,4 +1,4 @@
-"""Starting threads and processes where there may be too many."""
+"""What the system has no more of to give: how that is said, with where to look."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import errno
 import threading
 from typing import Final
 
-__all__ = ["SEE_LIMITS", "start"]
+__all__ = ["SEE_DESCRIPTORS", "SEE_LIMITS", "reason", "start"]
 
 SEE_LIMITS: Final = "see `ulimit -u`, and pids.max of the cgroup"
+SEE_DESCRIPTORS: Final = "see `ulimit -n`"
 
 
 def start(thread: threading.Thread) -> None:
@@ -17,3 +18,10 @@ def start(thread: threading.Thread) -> None:
         thread.start()
     except RuntimeError:
         raise OSError(errno.EAGAIN, f"no thread can be started: {SEE_LIMITS}") from None
+
+
+def reason(error: OSError) -> str:
+    """For who has to do something about it."""
+    if error.errno == errno.EMFILE:
+        return f"there are too few file descriptors: {SEE_DESCRIPTORS}"
+    return str(error)
