@@ -28,7 +28,7 @@ from tests.soak.leaks import Leaks
 from tests.soak.member import PLUGIN, Member
 from tests.support.build import build_target
 from tests.support.procfs import altered_text, process_state, wait_until
-from tests.support.target import start_target
+from tests.support.target import Target, start_target
 
 _WALL = 0x40000000
 
@@ -102,25 +102,45 @@ def test_a_thread_that_is_held_just_behind_a_trap_is_at_its_hit_before_calls_are
     ):
         probe = engine.probe("hot")
         engine.start()
-        record = record_of(engine._state.processes[target.pid].space)
-
-        def call() -> int:
-            with engine._tracer.still():
-                return engine._tracer.regions.call(record, lambda remote: remote.syscall(39))
-
-        target.go()
-        made = 0
         # WHEN it is made to stand still again and again, and calls are made in it then
-        with suppress(NoThreadToUse, pu.EngineStopped):  # it has ended
-            while made < 300:
-                assert engine._thread.call(call) == target.pid
-                made += 1
+        made = _call_amid(engine, target)
         ended = target.finish()
         wait_until("its end is seen", lambda: not engine.running)
     # THEN each hit was one
     assert made
     assert (ended.status, ended.report["hot"]) == (0, calls)
     assert (probe.hits, probe.missed) == (calls, 0)
+
+
+def test_a_thread_that_is_held_at_a_fault_has_its_signal_before_calls_are_made_in_it() -> None:
+    faults = 20_000
+    with (
+        start_target(build_target("faulting_loop.c"), str(faults)) as target,
+        pu.attach(target.pid) as engine,
+    ):
+        engine.probe("main")
+        engine.start()
+        assert _call_amid(engine, target) > 0
+        ended = target.finish()
+    assert (ended.status, ended.report) == (0, {"faults": faults})
+
+
+def _call_amid(engine: pu.Engine, target: Target) -> int:
+    """Have the program go on, have it stand still again and again, and make a call in it each time;
+    gives how many there were."""
+    record = record_of(engine._state.processes[target.pid].space)
+
+    def call() -> int:
+        with engine._tracer.still():
+            return engine._tracer.regions.call(record, lambda remote: remote.syscall(39))
+
+    target.go()
+    made = 0
+    with suppress(NoThreadToUse, pu.EngineStopped):  # it has ended
+        while made < 300:
+            assert engine._thread.call(call) == target.pid
+            made += 1
+    return made
 
 
 @pytest.mark.parametrize("number", [signal.SIGTRAP, signal.SIGSTOP])

@@ -39,14 +39,14 @@ def detach_all(tracer: Tracer) -> None:
 
 
 def _bring_home(tracer: Tracer, thread: Thread) -> None:
-    """Serve a trap that the thread has run into, and put it back into the program."""
+    """Serve a trap, or a fault, that the thread has run into, and put it back into the program."""
     state = tracer.state
     if not _is_held(thread):
         return
     while (
         thread.at_hit is None
         and not thread.resume_signal
-        and ptrace_calls.has_queued_trap(thread.tid)
+        and ptrace_calls.has_queued_fault(thread.tid)
     ):
         thread.resume()
         tracer.dispatch(thread.tid, state.wait_for(thread.tid))

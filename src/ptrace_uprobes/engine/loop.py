@@ -233,7 +233,7 @@ class Tracer:
         """
         if thread.stepping is None:
             return False
-        if ptrace_calls.has_queued_trap(thread.tid, ptrace_calls.TRAP_TRACE):
+        if ptrace_calls.has_queued_step(thread.tid):
             thread.resume()
             thread.trap_due = True
             return True
@@ -242,10 +242,10 @@ class Tracer:
         return False
 
     @staticmethod
-    def _let_trap_come(thread: Thread) -> bool:
-        """True if the thread has run into a trap that is not reported yet, and goes on to that:
-        what is run in it would take the signal for its own end."""
-        if not ptrace_calls.has_queued_trap(thread.tid):
+    def _let_fault_come(thread: Thread) -> bool:
+        """True if the thread has run into a trap, or a fault, that is not reported yet, and goes
+        on to that: what is run in it would take the signal for its own end."""
+        if not ptrace_calls.has_queued_fault(thread.tid):
             return False
         stopped, thread.in_group_stop = thread.in_group_stop, False
         thread.resume()
@@ -309,7 +309,7 @@ class Tracer:
             # Each time: what was reported instead of our interrupt may be a hit that holds it.
             held = next((thread for thread in space.threads() if self.usable(thread)), None)
             if held is not None:
-                if held.busy or not self._let_trap_come(held):
+                if held.busy or not self._let_fault_come(held):
                     return held, True
                 # Interrupted just behind a trap, where all had to stand still.
                 self.dispatch(held.tid, state.wait_for(held.tid))
@@ -342,7 +342,7 @@ class Tracer:
             thread.interrupted = False
             thread.state = RunState.STOPPED
             thread.in_group_stop = not stops
-            if (stops and self._let_step_end(thread)) or self._let_trap_come(thread):
+            if (stops and self._let_step_end(thread)) or self._let_fault_come(thread):
                 self.dispatch(thread.tid, state.wait_for(thread.tid))
                 continue
             if stops:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import struct
 import threading
 from collections.abc import Callable
@@ -39,7 +40,8 @@ __all__ = [
     "get_registers",
     "get_signal_info",
     "get_signal_mask",
-    "has_queued_trap",
+    "has_queued_fault",
+    "has_queued_step",
     "is_int3",
     "peek_user",
     "set_fp_instruction",
@@ -217,24 +219,44 @@ class _PeekSigInfoArgs(ctypes.Structure):
 _QUEUE_LOOK = 16
 _SIGTRAP = 5
 SI_KERNEL: Final = 0x80
-TRAP_TRACE: Final = 2
+_TRAP_TRACE: Final = 2
+_OF_FAULTS: Final = frozenset(
+    (
+        signal.SIGILL,
+        signal.SIGTRAP,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGSEGV,
+        signal.SIGSYS,
+    )
+)
+"""What an instruction raises, where the kernel says so: then si_code is positive (sigaction(2))."""
 
 
-def has_queued_trap(tid: int, code: int = SI_KERNEL) -> bool:
-    """Whether the stopped thread executed an int3 whose SIGTRAP is not yet reported, or with
-    `code` TRAP_TRACE was single-stepped.
+def has_queued_step(tid: int) -> bool:
+    """Whether the stopped thread was single-stepped, and that is not yet reported."""
+    return (_SIGTRAP, _TRAP_TRACE) in _queued(tid)
+
+
+def has_queued_fault(tid: int) -> bool:
+    """Whether the stopped thread has run into a trap, or a fault, whose signal is not yet reported.
 
     An interrupt is reported before a queued signal (kernel/signal.c, get_signal), so a thread
     can stand in PTRACE_EVENT_STOP just past a trap.
     """
+    return any(number in _OF_FAULTS and origin > 0 for number, origin in _queued(tid))
+
+
+def _queued(tid: int) -> list[tuple[int, int]]:
+    """`si_signo` and `si_code` of the signals that are queued for the thread alone."""
     buffer = (ctypes.c_char * (SIGINFO_SIZE * _QUEUE_LOOK))()
     arguments = _PeekSigInfoArgs(0, 0, _QUEUE_LOOK)
     count = call(PEEKSIGINFO, tid, ctypes.addressof(arguments), ctypes.addressof(buffer))
+    found = []
     for index in range(max(count, 0)):
         number, _, origin = struct.unpack_from("iii", buffer.raw, index * SIGINFO_SIZE)
-        if number == _SIGTRAP and origin == code:
-            return True
-    return False
+        found.append((number, origin))
+    return found
 
 
 # struct user_fpregs_struct (the FXSAVE image): the 64-bit FIP is at byte 8, XMM0 at 160.
