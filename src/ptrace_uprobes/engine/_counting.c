@@ -82,16 +82,18 @@ static int wait_for_any(siginfo_t *seen, int may_stay_awake)
     if (may_stay_awake && to_skip)
         to_skip--;
     else if (may_stay_awake) {
-        long start = nanoseconds();
+        long start = nanoseconds(), now = start;
         do {
             seen->si_pid = 0;
             if (waitid(P_ALL, 0, seen, LOOK | WNOHANG))
                 return -1;
             if (seen->si_pid) {
-                skipped_last = 0;
+                if (now != start) /* else it was there, and says nothing of the next one */
+                    skipped_last = 0;
                 return 0;
             }
-        } while (nanoseconds() - start < PATIENCE_NS);
+            now = nanoseconds();
+        } while (now - start < PATIENCE_NS);
         skipped_last = skipped_last ? skipped_last * 2 : 1;
         if (skipped_last > MOST_SKIPPED)
             skipped_last = MOST_SKIPPED;
