@@ -82,9 +82,23 @@ def _fail(why: str) -> int:
 def _wait(command: list[str]) -> int:
     """Its exit status. It is told of what is to end us, cleans up, and is waited for; in a session
     of its own, so that a Ctrl-C does not come twice."""
-    process = subprocess.Popen(command, cwd=_HERE.parent, start_new_session=True)
+    running: list[subprocess.Popen[bytes]] = []
+    asked = False
+
+    def relay(number: int, frame: object) -> None:
+        # As SIGTERM: in the background of a script SIGINT is ignored, in the child too.
+        nonlocal asked
+        asked = True
+        for process in running:
+            process.terminate()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: process.send_signal(signal.SIGINT))
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, relay)
+    process = subprocess.Popen(command, cwd=_HERE.parent, start_new_session=True)
+    running.append(process)
+    if asked:
+        process.terminate()
     return process.wait()
 
 

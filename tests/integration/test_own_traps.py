@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ptrace_uprobes.engine import trap_handlers
+from ptrace_uprobes.engine.safety_net import SafetyNet
+from ptrace_uprobes.linux.memory import ProcessMemory
+from ptrace_uprobes.remote_syscall import RemoteCalls
 from tests.support.build import build_target
 from tests.support.cores import Core, dumping, read_core
 from tests.support.doomed import assert_whole_again
@@ -109,3 +113,25 @@ def test_a_handler_of_the_programs_own_is_kept_although_it_is_probed(
     probed = run_probed([program, "handled", "20"], specs, mechanism=mechanism)
     assert probed.outcome == plain
     assert probed.hits == {"hot": 1, "on_trap": 40, "inside": 120}
+
+
+@pytest.mark.parametrize("mechanism", ["auto", "step"])
+def test_no_signal_is_lost_where_the_last_resort_is_put_back_again_and_again(
+    mechanism: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN a program that hits with SIGTRAP blocked, and so has the kernel take its action away
+    put_back = []
+    real = SafetyNet.hang_again
+
+    def hang_again(net: SafetyNet, remote: RemoteCalls, memory: ProcessMemory) -> None:
+        put_back.append(net)
+        real(net, remote, memory)
+
+    monkeypatch.setattr(SafetyNet, "hang_again", hang_again)
+    monkeypatch.setattr(trap_handlers, "_WATCH_SECONDS", 0.0)
+    # WHEN that is looked for after each burst of hits, amid signals
+    count = 1000
+    probed = run_probed([build_target("aloof_signals.c"), str(count)], ["hot"], mechanism=mechanism)
+    # THEN all of these arrive
+    assert parse_report(probed.outcome.stdout.decode()) == {"got": count}
+    assert put_back

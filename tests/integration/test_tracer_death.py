@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -248,6 +249,29 @@ def test_a_guardian_that_is_killed_is_replaced() -> None:
         )
         started.kill(tracer)
         assert_whole_again(target)
+        assert target.finish().report == UNHARMED
+
+
+def test_a_guardian_that_ends_while_it_starts_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # GIVEN an interpreter that ends after traps have been written, and before it has begun
+    interpreter = tmp_path / "python"
+    interpreter.write_text("#!/bin/sh\nsleep 0.6\nexit 1\n")
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    warnings: list[str] = []
+    with start_target(build_target("doomed.c"), "2") as target:
+        with pu.attach(target.pid, on_warning=warnings.append) as engine:
+            probe = engine.probe("hot_9*")
+            engine.start()
+            assert len(altered(target.pid)) > 50
+            # WHEN others take its place, and end as well
+            wait_until("it has been said", lambda: any("no guardian" in one for one in warnings))
+            # THEN probes come and go as ever
+            engine.probe("hot_10*")
+            probe.remove()
+        assert not altered(target.pid)
         assert target.finish().report == UNHARMED
 
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from ptrace_uprobes.engine.placed import SpaceRecord
 from ptrace_uprobes.linux.guardian import Guardian
 from ptrace_uprobes.linux.ledger import Account
 from ptrace_uprobes.linux.limits import SEE_DESCRIPTORS, SEE_LIMITS, reason
+from ptrace_uprobes.sites import TrapTable
 from ptrace_uprobes.tracee import AddressSpace
 
 __all__ = ["Guard"]
+
+_MOST_STARTS: Final = 3
 
 
 class Guard:
     """What the engine has with its guardian. Touched by the tracer's thread only."""
 
-    __slots__ = ("_accounts", "_noted", "_warn_once", "guardian")
+    __slots__ = ("_accounts", "_false_starts", "_noted", "_tables", "_warn_once", "guardian")
 
     def __init__(self, warn_once: Callable[[str], None]) -> None:
         self._warn_once = warn_once
         self.guardian: Guardian | None = None
+        self._false_starts = 0
         self._accounts: dict[int, Account] = {}
         """By the address spaces' numbers."""
+        self._tables: dict[int, TrapTable] = {}
+        """Those that tell the accounts of their traps."""
         self._noted: set[tuple[int, int]] = set()
         """Areas that the ledger has."""
 
@@ -40,17 +47,25 @@ class Guard:
         self._warn_once(f"no guardian: {why}; should this process be killed, its traps stay behind")
 
     def needs_another(self) -> bool:
-        """Whether the guardian has ended before us; it is given up then."""
+        """Whether the guardian has ended before us; it is given up then. Not if it has done so
+        before it could begin, again and again: there can be none."""
         if self.guardian is None or self.guardian.is_alive:
             return False
-        began = self.guardian.has_begun
-        self.guardian.end()
-        self.guardian = None
+        self._false_starts += not self.guardian.has_begun
+        self._give_up(self.guardian)
+        if self._false_starts < _MOST_STARTS:
+            return True
+        self._say_none(f"it ends while it starts ({SEE_DESCRIPTORS})")
+        return False
+
+    def _give_up(self, guardian: Guardian) -> None:
+        for table in self._tables.values():
+            table.journal = None
+        self._tables.clear()
         self._accounts.clear()
         self._noted.clear()
-        if not began:
-            self._say_none(f"its interpreter does not start ({SEE_DESCRIPTORS})")
-        return began
+        self.guardian = None
+        guardian.end()
 
     def get_ready(self, *, running: bool) -> None:
         """Wait for the guardian to be a process of its own, if there is one: before a thread is
@@ -69,8 +84,7 @@ class Guard:
             return None
         guardian.wait_started()
         if guardian.failed:
-            self.guardian = None
-            guardian.end()
+            self._give_up(guardian)
             self._say_none(f"no process can be started ({SEE_LIMITS})")
         return self.guardian
 
@@ -83,6 +97,7 @@ class Guard:
             if account is None:
                 return
             record.traps.keep_in(account)
+            self._tables[space.serial] = record.traps
         for region in record.slots.regions:
             if region.mapped and (space.serial, region.start) not in self._noted:
                 self._noted.add((space.serial, region.start))
@@ -108,6 +123,7 @@ class Guard:
 
     def _close(self, serial: int) -> None:
         account = self._accounts.pop(serial, None)
+        self._tables.pop(serial, None)
         self._noted = {one for one in self._noted if one[0] != serial}
         if account is not None and self.guardian is not None:
             self.guardian.close(account)
@@ -115,7 +131,6 @@ class Guard:
     def cover_all(self, records: Iterable[SpaceRecord]) -> None:
         """After a new start."""
         for record in records:
-            record.traps.journal = None
             if len(record.traps):
                 self.cover(record)
 

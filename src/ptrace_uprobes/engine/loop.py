@@ -309,7 +309,7 @@ class Tracer:
             # Each time: what was reported instead of our interrupt may be a hit that holds it.
             held = next((thread for thread in space.threads() if self.usable(thread)), None)
             if held is not None:
-                if held.busy or not self._let_fault_come(held):
+                if held.busy or held.resume_signal or not self._let_fault_come(held):
                     return held, True
                 # Interrupted just behind a trap, where all had to stand still.
                 self.dispatch(held.tid, state.wait_for(held.tid))

@@ -67,7 +67,11 @@ class SafetyNet:
 
     def hang_again(self, remote: RemoteCalls, memory: ProcessMemory) -> None:
         """Where SIG_DFL stands in its place by now; what the program has put there stays."""
-        _put_in(self.resort, remote, memory, self.start, self.scratch)
+        # A look first: the program's own is not to be missing for a moment.
+        number = self.resort.architecture.system_calls.rt_sigaction
+        remote.syscall(number, signal.SIGTRAP, 0, self.scratch, _SIGSET_SIZE)
+        if _is_default(memory.read(self.scratch, len(self.former)), self.resort, memory):
+            _put_in(self.resort, remote, memory, self.start, self.scratch)
 
     def take_down(self, remote: RemoteCalls, memory: ProcessMemory) -> None:
         """Give the program its former action back, unless it has another one by now."""

@@ -95,7 +95,7 @@ def note_reentry(thread: Thread, placed: PlacedSite, registers: UserRegs) -> Non
         record: SpaceRecord = thread.process.space.extra
         reentries = record.goroutine_reentries
     if len(reentries) >= _REENTRIES_KEPT:
-        del reentries[0]
+        del reentries[1 if not reentries[0].registers else 0]  # not `TrapHandlers`' mark
     tell = fingerprint(registers, any_thread=placed.in_go)
     reentries.append(Reentry(placed, tell, registers.rsp))
 
@@ -206,7 +206,9 @@ def _deliver_in_slot(record: SpaceRecord, thread: Thread, number: int, slot: Slo
     apply_fixup(thread, registers, fixup)
     if synchronous:
         # Should the handler mend the cause and return, that is one more execution.
-        thread.reentries = [r for r in thread.reentries if r.placed.address != slot.site]
+        thread.reentries = [
+            r for r in thread.reentries if not r.registers or r.placed.address != slot.site
+        ]
         _mend_address(thread.tid, info, slot)
     elif not fixup.executed:
         _note_reentry_at(record, thread, slot, registers)

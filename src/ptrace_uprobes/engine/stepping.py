@@ -86,9 +86,12 @@ class Stepper:
             for name, value in fixup.registers:
                 setattr(registers, name, value)
         self._end(thread, registers)
+        thread.resume_signal = self._release_signal(thread, step)
         if thread.trap_action is not None:
-            self._trap_handlers.mend(thread)  # the step's SIGTRAP is forced as well
-        self._state.resume(thread, self._release_signal(thread, step))
+            # The step's SIGTRAP is forced as well. What is to be delivered is kept meanwhile.
+            self._trap_handlers.mend(thread)
+        number, thread.resume_signal = thread.resume_signal, 0
+        self._state.resume(thread, number)
         return True
 
     def hold_signal(self, thread: Thread, number: int, info: bytearray) -> bool:

@@ -163,7 +163,7 @@ class TracingThread:
             self._hang_doorbell()  # someone killed it
             self._state.guard.cover_all(record_of(space) for space in self._state.spaces())
         if lost:
-            self._state.warn_once("the guardian was killed; there is another one now")
+            self._state.warn_once("the guardian has ended; there is another one now")
         self._state.recover_lost_stops()
         # During a detach nothing else may begin: what is posted then is answered after it.
         while not self._state.detaching and self._calls:

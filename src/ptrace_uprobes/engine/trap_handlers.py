@@ -21,7 +21,7 @@ from typing import Final
 from ptrace_uprobes.engine.placed import PlacedSite, Reentry, SpaceRecord
 from ptrace_uprobes.engine.regions import Regions
 from ptrace_uprobes.engine.state import EngineState
-from ptrace_uprobes.errors import MemoryFault, NoSuchProcess, RemoteCallFailed
+from ptrace_uprobes.errors import MemoryFault, NoSuchProcess, NoThreadToUse, RemoteCallFailed
 from ptrace_uprobes.linux import ptrace_calls
 from ptrace_uprobes.linux.process_info import read_status
 from ptrace_uprobes.remote_syscall import RemoteCalls
@@ -62,8 +62,8 @@ class TrapHandlers:
             if self._has_lost_net(space.extra):
                 for thread in space.threads():
                     if thread.trap_action is None:
-                        self._watch_hits(space.extra, thread)
                         thread.trap_action = _LAST_RESORT
+                    self._watch_hits(space.extra, thread)
         self._turn += _WATCHED_AT_ONCE
 
     @staticmethod
@@ -72,8 +72,8 @@ class TrapHandlers:
         if record is None or record.net is None or not record.sites():
             return False
         thread = record.space.any_thread()
-        if thread is None or any(one.in_vfork for one in record.space.threads()):
-            return False  # the child's actions are its own
+        if thread is None or len(record.space.processes) > 1:
+            return False  # a vfork child's actions are its own
         try:
             status = read_status(thread.tid)
         except NoSuchProcess:
@@ -102,7 +102,7 @@ class TrapHandlers:
                 thread.resume_signal = 0
         except (NoSuchProcess, RemoteCallFailed, MemoryFault):
             return
-        if thread.trap_action is None and record.sites():
+        if record.sites():
             self._watch_hits(record, thread)
         thread.trap_action = action
 
@@ -136,14 +136,15 @@ class TrapHandlers:
             net.hang_again(remote, record.space.memory)
             return 0
 
-        with suppress(RemoteCallFailed, MemoryFault):  # it is missed at the next look
+        with suppress(RemoteCallFailed, MemoryFault, NoThreadToUse):  # missed at the next look
             self._regions.call(record, work)
 
     @staticmethod
     def _watch_hits(record: SpaceRecord, thread: Thread) -> None:
         """Have `mend` called at its next one."""
-        placed = next(iter(record.sites().values()))
-        thread.reentries.insert(0, _every_hit_counts(placed))
+        if all(reentry.registers for reentry in thread.reentries):
+            placed = next(iter(record.sites().values()))
+            thread.reentries.insert(0, _every_hit_counts(placed))
 
     @staticmethod
     def _leave(thread: Thread) -> None:

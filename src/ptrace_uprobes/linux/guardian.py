@@ -36,6 +36,7 @@ class Guardian:
     """
 
     __slots__ = (
+        "_gone",
         "_its_pid",
         "_pidfd",
         "_socket",
@@ -60,6 +61,7 @@ class Guardian:
         self._spawned = 0.0
         self._its_pid = 0
         self._pidfd = -1
+        self._gone = False
         self.lost: Callable[[], None] = lambda: None
         """Called when something can be guarded no more."""
 
@@ -135,12 +137,13 @@ class Guardian:
     def is_alive(self) -> bool:
         """Whether it runs, or is about to."""
         self._find()
-        return self._pidfd < 0 or not _ended(self._pidfd, 0)
+        return not self._gone and (self._pidfd < 0 or not _ended(self._pidfd, 0))
 
     def _find(self) -> None:
         if self._pidfd < 0 and self.ledger.guardian:
             self._its_pid = self.ledger.guardian
             self._pidfd = _pidfd(self._its_pid)
+            self._gone = self._pidfd < 0 and not Path(f"/proc/{self._its_pid}").exists()
 
     def end(self) -> None:
         """Nothing is left to guard. It is gone when this returns."""

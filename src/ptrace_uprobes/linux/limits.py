@@ -22,6 +22,6 @@ def start(thread: threading.Thread) -> None:
 
 def reason(error: OSError) -> str:
     """For who has to do something about it."""
-    if error.errno == errno.EMFILE:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
         return f"there are too few file descriptors: {SEE_DESCRIPTORS}"
     return str(error)

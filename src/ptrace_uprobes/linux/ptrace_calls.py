@@ -244,7 +244,10 @@ def has_queued_fault(tid: int) -> bool:
     An interrupt is reported before a queued signal (kernel/signal.c, get_signal), so a thread
     can stand in PTRACE_EVENT_STOP just past a trap.
     """
-    return any(number in _OF_FAULTS and origin > 0 for number, origin in _queued(tid))
+    found = [number for number, origin in _queued(tid) if number in _OF_FAULTS and origin > 0]
+    # One that is blocked is of the program's own making: a fault's unblocks itself.
+    mask = get_signal_mask(tid) if found else 0
+    return any(not mask >> (number - 1) & 1 for number in found)
 
 
 def _queued(tid: int) -> list[tuple[int, int]]:
