@@ -110,6 +110,8 @@ def main() -> int:
     options = _options()
     # Under nohup the commands would inherit that SIGHUP is ignored, and rightly not end by it.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    # The same for SIGINT, in the background of a script.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # Ended from outside, it ends its fleet too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     seed = options.seed
