@@ -51,7 +51,7 @@ int main(int argc, char **argv)
     sigset_t all, own;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, NULL, &own);
-    if (argc > 2)
+    if (argc > 2 && !strcmp(argv[2], "aloof"))
         sigprocmask(SIG_SETMASK, &all, NULL);
     for (int i = 0; i < count; i++)
         pthread_create(&threads[i], NULL, worker, NULL);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -20,12 +21,22 @@ _MOST_STARTS: Final = 3
 class Guard:
     """What the engine has with its guardian. Touched by the tracer's thread only."""
 
-    __slots__ = ("_accounts", "_false_starts", "_noted", "_tables", "_warn_once", "guardian")
+    __slots__ = (
+        "_accounts",
+        "_false_starts",
+        "_noted",
+        "_tables",
+        "_warn_once",
+        "guardian",
+        "had_begun",
+    )
 
     def __init__(self, warn_once: Callable[[str], None]) -> None:
         self._warn_once = warn_once
         self.guardian: Guardian | None = None
         self._false_starts = 0
+        self.had_begun = False
+        """Whether the last one that `needs_another` has found ended was at work."""
         self._accounts: dict[int, Account] = {}
         """By the address spaces' numbers."""
         self._tables: dict[int, TrapTable] = {}
@@ -51,11 +62,15 @@ class Guard:
         before it could begin, again and again: there can be none."""
         if self.guardian is None or self.guardian.is_alive:
             return False
-        self._false_starts += not self.guardian.has_begun
+        self.had_begun = self.guardian.has_begun
+        self._false_starts += not self.had_begun
         self._give_up(self.guardian)
         if self._false_starts < _MOST_STARTS:
             return True
-        self._say_none(f"it ends while it starts ({SEE_DESCRIPTORS})")
+        self._say_none(
+            f"{sys.executable} does not start, or ends at once ({SEE_DESCRIPTORS}, and who may"
+            " execute it)"
+        )
         return False
 
     def _give_up(self, guardian: Guardian) -> None:

@@ -162,7 +162,7 @@ class TracingThread:
         if not self._state.doorbell:
             self._hang_doorbell()  # someone killed it
             self._state.guard.cover_all(record_of(space) for space in self._state.spaces())
-        if lost:
+        if lost and self._state.guard.had_begun:
             self._state.warn_once("the guardian has ended; there is another one now")
         self._state.recover_lost_stops()
         # During a detach nothing else may begin: what is posted then is answered after it.

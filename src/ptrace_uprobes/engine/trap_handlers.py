@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -110,7 +109,7 @@ class TrapHandlers:
         """The thread has hit after that: undo what the kernel did to let it."""
         record: SpaceRecord = thread.process.space.extra
         if thread.trap_action == _LAST_RESORT:
-            self._put_net_back(record)
+            self._put_net_back(record, thread)
             return
         status = read_status(thread.tid)
         if status.catches(signal.SIGTRAP):
@@ -124,7 +123,7 @@ class TrapHandlers:
         mask = ptrace_calls.get_signal_mask(thread.tid)
         ptrace_calls.set_signal_mask(thread.tid, mask | _TRAP_BIT)
 
-    def _put_net_back(self, record: SpaceRecord) -> None:
+    def _put_net_back(self, record: SpaceRecord, at_hit: Thread) -> None:
         for thread in record.space.threads():
             if thread.trap_action == _LAST_RESORT:
                 self._leave(thread)
@@ -136,8 +135,13 @@ class TrapHandlers:
             net.hang_again(remote, record.space.memory)
             return 0
 
-        with suppress(RemoteCallFailed, MemoryFault, NoThreadToUse):  # missed at the next look
+        try:
             self._regions.call(record, work)
+        except (RemoteCallFailed, MemoryFault, NoThreadToUse):
+            pass  # it is missed again at the next look
+        except ptrace_calls.TraceeGone as gone:
+            if gone.tid == at_hit.tid:
+                raise  # else it was another that stood still
 
     @staticmethod
     def _watch_hits(record: SpaceRecord, thread: Thread) -> None:
