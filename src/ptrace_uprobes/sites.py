@@ -129,10 +129,8 @@ class TrapTable:
             except MemoryFault:
                 continue
 
-    def disarm(self, addresses: Iterable[VirtAddr], *, joined: bool) -> list[int]:
-        """Put the original bytes back; gives the addresses at which another byte than the trap
-        stood. Memory that is gone has nothing to be put back."""
-        missing: list[int] = []
+    def disarm(self, addresses: Iterable[VirtAddr], *, joined: bool) -> None:
+        """Put the original bytes back. Memory that is gone has nothing to be put back."""
         todo = sorted(address for address in addresses if address in self._armed)
         for run in _runs(todo, _JOIN if joined else 1):
             start, end = run[0], run[-1] + 1
@@ -142,18 +140,16 @@ class TrapTable:
                     # Only what still is our trap: the program may have put new code there.
                     if data[address - start] == self._trap[0]:
                         data[address - start] = self._armed[address]
-                    else:
-                        missing.append(address)
                 self._memory.write(start, bytes(data))
             except MemoryFault:
                 if len(run) > 1:
-                    missing += [a for one in run for a in self.disarm([one], joined=False)]
+                    for one in run:
+                        self.disarm([one], joined=False)
             for address in run:
                 self._armed.pop(address, None)
             if self.journal is not None:
                 self.journal.strike(run)
         self._note_change()
-        return missing
 
     def abandon(self) -> None:
         """The process has exec'ed. Its memory is gone, and the traps with it, unless what we

@@ -209,20 +209,3 @@ def test_code_that_other_programs_share_is_not_written_to(plugin: Path) -> None:
     # THEN it is refused, and the file is as it was
     assert ended.status == 7
     assert plugin.read_bytes() == before
-
-
-@pytest.mark.parametrize("removed", [False, True], ids=["let go", "removed"])
-def test_traps_that_the_program_has_dropped_with_their_pages_are_told_of(removed: bool) -> None:
-    warnings: list[str] = []
-    with start_target(build_target("drops_text.c")) as target:
-        with pu.attach(target.pid, on_warning=warnings.append) as engine:
-            probe = engine.probe("hot")
-            engine.start()
-            target.go()
-            target.wait_ready()
-            if removed:
-                probe.remove()
-        target.go()
-        assert target.finish().report["hot"] == 6
-    assert probe.hits == 0
-    assert ["had gone from the program's memory" in one for one in warnings] == [True]

@@ -386,20 +386,8 @@ class Planter:
             record.retired[key] = placed
             del record.sites()[key]
         fixed, writable = self._by_writability(record, idle)
-        missing = record.traps.disarm(fixed, joined=True)
-        missing += record.traps.disarm(writable, joined=False)
-        for address in missing:
-            self._tell_missing(record.retired[record.key(address)])
-
-    def _tell_missing(self, placed: PlacedSite) -> None:
-        if placed.internal is not None:
-            return
-        specs = sorted({count.probe.spec for count in placed.all_counts if not count.probe.hidden})
-        self._state.warn_once(
-            f"{', '.join(specs) or 'a probe'}: the trap at {placed.address:#x} had gone from the"
-            " program's memory, which has dropped its page (madvise(2)) or written over it; hits"
-            " since then were not seen"
-        )
+        record.traps.disarm(fixed, joined=True)
+        record.traps.disarm(writable, joined=False)
 
     @staticmethod
     def _by_writability(
