@@ -338,7 +338,10 @@ def holds(memory: int, address: int, wanted: bytes) -> bool:
 def main() -> None:
     for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGTERM, _signal.SIGQUIT):
         _signal.signal(number, _signal.SIG_IGN)
-    os.pwrite(_LEDGER, (1).to_bytes(8, "little"), 8 * _WATCHING)
+    try:
+        os.pwrite(_LEDGER, (1).to_bytes(8, "little"), 8 * _WATCHING)
+    except OSError:
+        os._exit(1)  # there were too few descriptors to give us ours
     memories: dict[int, tuple[int, int]] = {}
     watch(memories)
     words = memoryview(os.pread(_LEDGER, os.fstat(_LEDGER).st_size, 0)).cast("Q")
