@@ -27,7 +27,8 @@ def standstill(state: EngineState, dispatch: Callable[[int, int], None]) -> Iter
         return
     state.settle()
     current = state.current
-    stood = {thread for thread in state.threads.values() if _stands(thread)}
+    # With their memory: one that comes by another, in an exec meanwhile, is held by us alone.
+    stood = {t: t.process.space for t in state.threads.values() if _stands(t)}
     rings: list[tuple[int, int]] = []
     state.frozen = True
     try:
@@ -38,7 +39,7 @@ def standstill(state: EngineState, dispatch: Callable[[int, int], None]) -> Iter
         state.current = current
         state.events.extend(rings)
         for thread in list(state.threads.values()):
-            if thread not in stood and _stands(thread):
+            if stood.get(thread) is not thread.process.space and _stands(thread):
                 go_on(thread)
 
 
