@@ -13,8 +13,8 @@ from typing import Final
 
 from tests.soak.watchdog import describe_hang
 from tests.support.build import build_target
+from tests.support.doomed import altered
 from tests.support.procfs import (
-    altered_text,
     process_state,
     status_fields,
     text_mappings,
@@ -137,12 +137,8 @@ class Member:
         self.silence()
         if status_fields(self.pid)["TracerPid"] != "0":
             raise Wrong(f"{self!r} is still traced")
-        altered = set(altered_text(self.pid))
-        if altered:
-            # The kernel's uprobes of others are in every process that maps the file.
-            altered -= set(altered_text(os.getpid()))
-        if altered:
-            raise Wrong(f"{self!r}: its text is not its files': {sorted(altered)[:5]}")
+        if differences := altered(self.pid):
+            raise Wrong(f"{self!r}: its text is not its files': {sorted(differences)[:5]}")
         now = self._executable()
         # An exec lays everything out anew.
         kept = [path for *_, path in now] == [path for *_, path in self._mappings]

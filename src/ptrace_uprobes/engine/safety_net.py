@@ -67,10 +67,7 @@ class SafetyNet:
 
     def hang_again(self, remote: RemoteCalls, memory: ProcessMemory) -> None:
         """Where SIG_DFL stands in its place by now; what the program has put there stays."""
-        # A look first: the program's own is not to be missing for a moment.
-        number = self.resort.architecture.system_calls.rt_sigaction
-        remote.syscall(number, signal.SIGTRAP, 0, self.scratch, _SIGSET_SIZE)
-        if _is_default(memory.read(self.scratch, len(self.former)), self.resort, memory):
+        if _is_free(self.resort, remote, memory, self.scratch):
             _put_in(self.resort, remote, memory, self.start, self.scratch)
 
     def take_down(self, remote: RemoteCalls, memory: ProcessMemory) -> None:
@@ -99,19 +96,24 @@ def spread(
         return None
     memory.write(node, resort.area_node(0, area.start, area.end))
     memory.write(start, resort.assemble(start, node))
-    number = resort.architecture.system_calls.rt_sigaction
-    size = len(resort.default_action)
-    if status.ignores(signal.SIGTRAP) or status.catches(signal.SIGTRAP):
-        # Only a look: the program's own is not to be missing for a moment.
-        remote.syscall(number, signal.SIGTRAP, 0, scratch, _SIGSET_SIZE)
-        if not _is_default(memory.read(scratch, size), resort, memory):
-            return None
+    taken = status.ignores(signal.SIGTRAP) or status.catches(signal.SIGTRAP)
+    if taken and not _is_free(resort, remote, memory, scratch):
+        return None
     former = _put_in(resort, remote, memory, start, scratch)
     if former is None:
         return None
     if resort.handler_of(former):
         former = resort.default_action
     return SafetyNet(resort, start, scratch, former)
+
+
+def _is_free(
+    resort: LastResort, remote: RemoteCalls, memory: ProcessMemory, scratch: VirtAddr
+) -> bool:
+    """Only a look: the program's own is not to be missing for a moment."""
+    number = resort.architecture.system_calls.rt_sigaction
+    remote.syscall(number, signal.SIGTRAP, 0, scratch, _SIGSET_SIZE)
+    return _is_default(memory.read(scratch, len(resort.default_action)), resort, memory)
 
 
 def _put_in(
