@@ -30,17 +30,7 @@ __all__ = ["Gadget", "RemoteCalls", "remote_syscalls"]
 
 _ALL_SIGNALS: Final = 0xFFFFFFFFFFFFFFFF
 _NOT_A_SYSCALL: Final = 0xFFFFFFFFFFFFFFFF  # orig_rax = -1
-_SYNCHRONOUS: Final = sum(
-    1 << (number - 1)
-    for number in (
-        signal.SIGSEGV,
-        signal.SIGBUS,
-        signal.SIGILL,
-        signal.SIGFPE,
-        signal.SIGTRAP,
-        signal.SIGSYS,
-    )
-)
+_SYNCHRONOUS: Final = sum(1 << (number - 1) for number in ptrace_calls.FAULTS)
 _MAX_ERRNO: Final = 4095
 _SI_CODE: Final = 8
 _SYSCALL_SIZE: Final = 2

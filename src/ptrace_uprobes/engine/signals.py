@@ -40,20 +40,10 @@ __all__ = [
     "restart_interrupted_wait",
 ]
 
-_FAULTS: Final = frozenset(
-    {
-        signal.SIGSEGV,
-        signal.SIGBUS,
-        signal.SIGILL,
-        signal.SIGFPE,
-        signal.SIGTRAP,
-        signal.SIGSYS,
-    }
-)
 _IGNORED_BY_DEFAULT: Final = frozenset(
     {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGCONT}
 )
-ASYNCHRONOUS_SIGNALS: Final = 0xFFFFFFFFFFFFFFFF & ~sum(1 << (n - 1) for n in _FAULTS)
+ASYNCHRONOUS_SIGNALS: Final = 0xFFFFFFFFFFFFFFFF & ~sum(1 << (n - 1) for n in ptrace_calls.FAULTS)
 """As a mask: what may be blocked for a moment. A fault of a blocked signal kills."""
 _SI_CODE: Final = 8
 _TRAP_TRACE: Final = 2
@@ -217,7 +207,7 @@ def _deliver_in_slot(record: SpaceRecord, thread: Thread, number: int, slot: Slo
 def is_fault(number: int, info: bytearray) -> bool:
     """Whether the thread's own instruction caused the signal."""
     origin: int = struct.unpack_from("<i", info, _SI_CODE)[0]
-    return number in _FAULTS and origin > 0
+    return number in ptrace_calls.FAULTS and origin > 0
 
 
 def restart_interrupted_wait(thread: Thread) -> None:

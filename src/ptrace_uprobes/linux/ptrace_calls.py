@@ -29,6 +29,7 @@ __all__ = [
     "EVENT_STOP",
     "EVENT_VFORK",
     "EVENT_VFORK_DONE",
+    "FAULTS",
     "POKEUSER",
     "SeizeOptions",
     "TraceeGone",
@@ -220,7 +221,7 @@ _QUEUE_LOOK = 16
 _SIGTRAP = 5
 SI_KERNEL: Final = 0x80
 _TRAP_TRACE: Final = 2
-_OF_FAULTS: Final = frozenset(
+FAULTS: Final = frozenset(
     (
         signal.SIGILL,
         signal.SIGTRAP,
@@ -244,7 +245,7 @@ def has_queued_fault(tid: int) -> bool:
     An interrupt is reported before a queued signal (kernel/signal.c, get_signal), so a thread
     can stand in PTRACE_EVENT_STOP just past a trap.
     """
-    found = [number for number, origin in _queued(tid) if number in _OF_FAULTS and origin > 0]
+    found = [number for number, origin in _queued(tid) if number in FAULTS and origin > 0]
     # One that is blocked is of the program's own making: a fault's unblocks itself.
     mask = get_signal_mask(tid) if found else 0
     return any(not mask >> (number - 1) & 1 for number in found)
